@@ -1,0 +1,40 @@
+# Python 3.11 to 3.13 with venv, and make: nothing else is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test setup lint lock clean
+
+demo: setup  ## the whole journey on a simulated CRM
+	$(BIN)/stepin demo
+
+setup: $(VENV)/.run-ready  ## .venv with the stepin command
+
+test: $(VENV)/.test-ready lint  ## style, types, import contracts, tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/.run-ready: requirements/run.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes -r requirements/run.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.test-ready: requirements/test.txt $(VENV)/.run-ready
+	$(PIP) install --require-hashes -r requirements/test.txt
+	touch $@
+
+lock:  ## renew the locks (needs uv): hashes, every platform, no addresses
+	uv pip compile pyproject.toml requirements/build.in --extra train $(LOCK) -o requirements/run.txt
+	uv pip compile pyproject.toml requirements/build.in --extra test -c requirements/run.txt $(LOCK) -o requirements/test.txt
+
+LOCK = --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

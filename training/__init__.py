@@ -1,0 +1,20 @@
+"""From decisions to a judged, registered model.
+
+Names are loaded when first asked for, so that ``training.scorecard`` costs numpy at most.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "Policy": "training.policy",
+    "Scorecard": "training.scorecard",
+    "UpliftModel": "training.uplift",
+    "train": "training.pipeline",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'training' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
