@@ -51,7 +51,9 @@ class Estimate:
         return {**plain, "n": self.n, "n_groups": self.n_groups}
 
 
-def from_influence(value: float, influence: Floats, groups: ArrayLike, weight: Floats | None = None) -> Estimate:
+def from_influence(
+    value: float, influence: Floats, groups: ArrayLike, weight: Floats | None = None
+) -> Estimate:
     """Estimate whose error is the mean of `influence`, summed within clusters.
 
     Parameters

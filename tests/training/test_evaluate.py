@@ -1,0 +1,374 @@
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from training import clustered
+from training.claims import compare_claims
+from training.evaluate import (
+    HeldOut,
+    average_effect,
+    calibration_by_fifth,
+    calibration_slope,
+    compare,
+    heterogeneity_test,
+    judge,
+    naive_difference,
+    policy_value,
+)
+from training.policy import Policy
+
+
+def planted(n=6000, partners=60, effect=None, seed=3):
+    """Decisions with known effects: big deals are joined more and won less; the true nuisances."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-1, 1, n)
+    groups = rng.integers(0, partners, n)
+    skill = rng.normal(0, 0.05, partners)[groups]
+    tau = (0.05 + 0.15 * x) if effect is None else np.full(n, effect)
+    size = rng.uniform(0, 1, n)
+    base = np.clip(0.5 - 0.35 * size + skill, 0.02, 0.75)
+    propensity = 0.15 + 0.7 * size
+    treatment = rng.random(n) < propensity
+    outcome = (rng.random(n) < np.where(treatment, np.clip(base + tau, 0, 1), base)).astype(float)
+    back, both = base, np.clip(base + tau, 0, 1)
+    phi = both - back + treatment * (outcome - both) / propensity
+    phi -= ~treatment * (outcome - back) / (1 - propensity)
+    return x, both - back, phi, treatment, outcome, groups, propensity, back
+
+
+def held_out(uplift=None, sd=0.02, effect=None, seed=3, n=6000, **more):
+    x, tau, phi, treatment, outcome, groups, propensity, back = planted(n=n, effect=effect, seed=seed)
+    said = tau if uplift is None else uplift(x)
+    defaults = {"supported": np.ones(len(x), dtype=bool), "propensity": propensity, "step_back": back}
+    return HeldOut(
+        phi=phi,
+        uplift=said,
+        sd=np.full(len(x), sd),
+        treatment=treatment,
+        outcome=outcome,
+        groups=groups,
+        **{**defaults, **more},
+    )
+
+
+# --- the area under the targeting curve
+
+
+def test_autoc_is_a_quarter_for_uniform_effects_in_their_true_order():
+    rng = np.random.default_rng(3)
+    tau = rng.uniform(0, 1, 40_000)
+    noisy = tau + rng.normal(0, 0.5, len(tau))
+    area = clustered.autoc(tau, noisy, np.arange(len(tau)))
+    assert area.value == pytest.approx(0.25, abs=3 * area.se)
+    assert area.se < 0.006
+
+
+def test_autoc_is_the_plain_mean_of_toc():
+    rng = np.random.default_rng(4)
+    priority, phi = rng.normal(size=200), rng.normal(size=200)
+    ordered = phi[np.argsort(-priority)]
+    toc = np.cumsum(ordered) / np.arange(1, 201) - phi.mean()
+    assert clustered.autoc(priority, phi, np.arange(200)).value == pytest.approx(toc.mean(), abs=1e-12)
+
+
+def test_the_toc_curve_is_what_autoc_averages():
+    rng = np.random.default_rng(5)
+    priority, groups = rng.normal(size=400), np.arange(400)
+    phi = priority + rng.normal(size=400)
+    curve = clustered.toc_curve(priority, phi, groups, n_points=400)
+    mean = np.mean([point["value"] for point in curve])
+    assert mean == pytest.approx(clustered.autoc(priority, phi, groups).value, abs=1e-12)
+    assert curve[-1]["value"] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_order_of_rows_within_a_tie_does_not_matter():
+    rng = np.random.default_rng(6)
+    priority, phi, groups = (
+        rng.integers(0, 4, 300).astype(float),
+        rng.normal(size=300),
+        rng.integers(0, 9, 300),
+    )
+    first = clustered.autoc(priority, phi, groups)
+    for _ in range(3):
+        order = rng.permutation(300)
+        again = clustered.autoc(priority[order], phi[order], groups[order])
+        assert (again.value, again.se) == pytest.approx((first.value, first.se), abs=1e-12)
+
+
+def test_a_ranking_that_ranks_nothing_has_no_area():
+    area = clustered.autoc(np.ones(50), np.random.default_rng(0).normal(size=50), np.arange(50))
+    assert area.value == 0
+    assert area.p_positive == 1
+
+
+def test_the_standard_error_of_autoc_is_its_spread_over_worlds():
+    areas = []
+    rng = np.random.default_rng(7)
+    for _ in range(300):
+        groups = np.repeat(np.arange(40), 20)
+        tau = rng.uniform(0, 1, 800) + rng.normal(0, 0.3, 40)[groups]
+        areas.append(clustered.autoc(tau, tau + rng.normal(0, 0.5, 800), groups))
+    spread = np.std([area.value for area in areas])
+    assert np.mean([area.se for area in areas]) == pytest.approx(spread, rel=0.15)
+
+
+# --- intervals that know their partners
+
+
+def null_scores(rng, sizes, correlation=0.15):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    shared = rng.normal(0, math.sqrt(correlation), len(sizes))[groups]
+    return shared + rng.normal(0, math.sqrt(1 - correlation), len(groups)), groups
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [[25] * 40, [50] * 20, [max(3, 300 // place) for place in range(1, 41)]],
+    ids=["40 partners", "20 partners", "40 unequal partners"],
+)
+def test_true_nulls_are_rejected_about_as_often_as_promised(sizes):
+    rng = np.random.default_rng(8)
+    rejections = np.zeros((1000, 3))
+    for row in rejections:
+        phi, groups = null_scores(rng, sizes)
+        ranking = rng.normal(size=len(phi)) + rng.normal(size=len(sizes))[groups]
+        p_values = heterogeneity_test(ranking, phi, groups)
+        row[:] = (
+            not average_effect(phi, groups).contains(0),
+            p_values["autoc"] < 0.05,
+            p_values["slope"] < 0.05,
+        )
+    size = rejections.mean(axis=0)
+    assert np.all((size > 0.02) & (size < 0.09)), size
+
+
+def test_ignoring_partners_would_reject_true_nulls_far_too_often():
+    rng = np.random.default_rng(9)
+    wrong = 0
+    for _ in range(300):
+        phi, _ = null_scores(rng, [50] * 20)
+        wrong += not average_effect(phi, np.arange(len(phi))).contains(0)
+    assert wrong / 300 > 0.2
+
+
+def test_one_dominant_partner_widens_the_interval():
+    rng = np.random.default_rng(10)
+    phi = rng.normal(size=1000)
+    even, lopsided = np.repeat(np.arange(20), 50), np.minimum(np.arange(1000) // 10, 50)
+    assert average_effect(phi, lopsided).df < 10 < average_effect(phi, even).df == pytest.approx(19)
+
+
+def test_with_equal_partners_the_error_is_that_of_the_partner_means():
+    rng = np.random.default_rng(12)
+    phi, groups = rng.normal(size=120), np.repeat(np.arange(12), 10)
+    means = phi.reshape(12, 10).mean(axis=1)
+    found = average_effect(phi, groups)
+    assert found.se == pytest.approx(means.std(ddof=1) / math.sqrt(12))
+    assert found.hi - found.value == pytest.approx(2.200985160082949 * found.se)  # t with 11 d.f.
+
+
+@pytest.mark.parametrize("groups", [[], ["a"] * 5])
+def test_without_two_partners_nothing_is_claimed(groups):
+    found = average_effect(np.ones(len(groups)), groups)
+    assert (found.lo, found.hi) == (-math.inf, math.inf)
+    assert found.p_positive == 1
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["lo"] is None
+
+
+def test_row_order_and_names_of_partners_do_not_matter():
+    _, _, _, treatment, outcome, groups, *_ = planted(n=500)
+    order = np.random.default_rng(0).permutation(500)
+    named = np.array([f"partner {group:03d}" for group in groups])
+    first = naive_difference(outcome, treatment, groups)
+    again = naive_difference(outcome[order], treatment[order], named[order])
+    assert (again.value, again.se) == pytest.approx((first.value, first.se))
+
+
+# --- effects
+
+
+def test_the_adjusted_average_finds_the_effect_and_the_naive_difference_has_the_wrong_sign():
+    _, tau, phi, treatment, outcome, groups, *_ = planted(n=20_000)
+    average, naive = average_effect(phi, groups), naive_difference(outcome, treatment, groups)
+    assert average.contains(tau.mean())
+    assert average.lo > 0 > naive.hi
+
+
+def test_naive_difference_is_the_difference_of_the_means():
+    found = naive_difference([1, 0, 1, 0, 0], [True, True, False, False, False], ["a", "b", "a", "b", "c"])
+    assert found.value == pytest.approx(1 / 2 - 1 / 3)
+    assert math.isnan(naive_difference([1, 0], [True, True], ["a", "b"]).value)
+
+
+@pytest.mark.parametrize(("stretch", "slope"), [(1.0, 1.0), (2.0, 0.5), (0.5, 2.0)])
+def test_the_slope_says_how_much_differences_are_overstated(stretch, slope):
+    x, _, phi, _, _, groups, *_ = planted(n=30_000)
+    found = calibration_slope(stretch * 0.15 * x, phi, groups)
+    assert found.contains(slope)
+    assert found.se < 0.15 * slope
+
+
+def test_fifths_hold_equal_numbers_and_the_planted_effects():
+    _, tau, *_, groups, _, _ = planted()
+    noise = np.random.default_rng(0).normal(0, 0.2, len(tau))
+    table = calibration_by_fifth(tau, tau + noise, groups)
+    assert list(table["fifth"]) == [1, 2, 3, 4, 5]
+    assert set(table["n"]) == {1_200}
+    assert np.all(np.abs(table["predicted"] - np.array([-0.065, -0.01, 0.05, 0.11, 0.17])) < 0.015)
+    assert np.all(np.abs(table["observed"] - table["predicted"]) < 0.02)
+    assert np.all((table["hi"] - table["lo"]).between(0.015, 0.035))
+
+
+def test_equal_predictions_share_one_fifth():
+    table = calibration_by_fifth(np.full(40, 0.1), np.ones(40), np.arange(40))
+    assert table[["fifth", "n"]].to_numpy().tolist() == [[3, 40]]
+
+
+# --- the worth of the advice
+
+
+def test_the_value_of_a_rule_is_its_held_out_gain_less_its_cost():
+    phi, groups = np.array([0.2, -0.1, 0.3, 0.0]), np.array(["a", "b", "c", "d"])
+    acts = np.array([True, False, True, False])
+    assert policy_value(phi, acts, 0.03, groups).value == pytest.approx((0.17 + 0.27) / 4)
+    against = compare(phi, acts, np.ones(4, dtype=bool), 0.03, groups)
+    assert against.value == pytest.approx(-(-0.13 - 0.03) / 4)
+
+
+def test_pairing_makes_the_comparison_of_alike_rules_sharp():
+    x, tau, phi, _, _, groups, *_ = planted(n=10_000)
+    nearly = tau > 0.03
+    almost = nearly ^ (np.arange(len(x)) % 50 == 0)
+    apart = math.hypot(policy_value(phi, nearly, 0.03, groups).se, policy_value(phi, almost, 0.03, groups).se)
+    assert compare(phi, nearly, almost, 0.03, groups).se < apart / 3
+
+
+def test_following_good_advice_beats_always_never_and_people():
+    verdict = judge(held_out(n=20_000))
+    for name in ("always", "never", "people"):
+        assert verdict.gain[name].lo > 0, name
+    _, tau, *_ = planted(n=20_000)
+    acts = Policy().advise(tau, 0.02).advice == "step_in"
+    assert verdict.value["advice"].contains(np.mean(acts * (tau - 0.03)))
+
+
+def test_what_people_did_is_valued_from_what_came_of_it():
+    held = held_out(n=20_000)
+    _, tau, _, treatment, *_ = planted(n=20_000)
+    truth = np.mean(treatment * (tau - 0.03))
+    assert judge(held).value["people"].contains(truth)
+    # a wrong outcome model is made good by the propensity
+    off = held_out(n=20_000, step_back=np.clip(held.step_back + 0.1, 0, 1))
+    assert judge(off).value["people"].contains(truth)
+
+
+# --- the judgement
+
+
+def test_effects_that_differ_are_seen():
+    found = judge(held_out())
+    assert found.heterogeneous
+    assert found.evidence == "differing"
+    assert found.slope.contains(1)
+    assert found.verdict.startswith("Stepping in helps some deals more than others: +")
+
+
+@pytest.mark.parametrize(
+    ("effect", "n", "evidence", "opening"),
+    [
+        (0.10, 3000, "average_only", "Stepping in changes the outcome by +"),
+        (-0.05, 3000, "average_only", "Stepping in changes the outcome by -"),
+        (0.015, 600, "not_enough", "The evidence is not enough: stepping in changes the outcome by +"),
+    ],
+)
+def test_one_effect_for_all_is_called_one_effect(effect, n, evidence, opening):
+    found = judge(held_out(uplift=lambda x: 0.05 * x, effect=effect, seed=1, n=n))
+    assert not found.heterogeneous
+    assert found.evidence == evidence
+    assert found.verdict.startswith(opening)
+
+
+def test_constant_worlds_are_rarely_called_different():
+    called = [
+        judge(held_out(uplift=lambda x: 0.1 * x, effect=0.05, seed=seed, n=600)).heterogeneous
+        for seed in range(100)
+    ]
+    assert np.mean(called) <= 0.11  # 5% promised; more than 11 of 100 has a chance below 0.5%
+
+
+def test_a_ranking_upside_down_is_not_evidence():
+    assert not judge(held_out(uplift=lambda x: -0.15 * x)).heterogeneous
+
+
+def test_where_differences_are_not_shown_the_average_is_what_is_judged():
+    held = held_out(uplift=lambda x: 0.2 * x, effect=0.10, seed=1, n=3000)
+    found = judge(held, constant=(0.10, 0.01))
+    assert found.advice_shares["step_in"] == 1
+    assert found.gain["always"].value == 0
+
+
+def test_unsupported_decisions_are_counted_and_kept_out():
+    held = held_out()
+    supported = np.arange(len(held.phi)) % 3 > 0
+    phi = np.where(supported, held.phi, 1e6)
+    found = judge(_with(held, supported, phi))
+    assert (found.n, found.n_unsupported) == (4000, 2000)
+    assert abs(found.average.value) < 1
+
+
+def _with(held, supported, phi):
+    return HeldOut(
+        phi=phi,
+        uplift=held.uplift,
+        sd=held.sd,
+        supported=supported,
+        treatment=held.treatment,
+        outcome=held.outcome,
+        groups=held.groups,
+    )
+
+
+def test_with_nothing_supported_it_says_so():
+    held = held_out()
+    found = judge(_with(held, np.zeros(len(held.phi), dtype=bool), held.phi))
+    assert found.evidence == "not_enough"
+    assert found.verdict == "The evidence is not enough: 0 comparable held-out decisions of 0 partners."
+
+
+def test_the_judgement_is_plain_json():
+    for held in (held_out(n=400), _with(held_out(n=10), np.zeros(10, dtype=bool), np.zeros(10))):
+        found = judge(held)
+        assert set(json.loads(json.dumps(found.to_dict(), allow_nan=False))) >= {
+            "verdict",
+            "heterogeneous",
+            "gain",
+        }
+        assert all(math.isfinite(number) for number in found.metrics().values())
+
+
+# --- what simpler comparisons would have claimed
+
+
+def test_ever_against_never_credits_waiting_time_to_the_vendor():
+    rng = np.random.default_rng(11)
+    rows = []
+    for deal in range(3000):  # help does nothing; deals that live long are won more
+        stages = int(rng.integers(1, 7))
+        won = rng.random() < 0.1 + 0.12 * stages
+        rows += [(deal, deal % 40, rng.random() < 0.25, float(won)) for _ in range(stages)]
+    table = pd.DataFrame(rows, columns=["deal", "partner", "joined", "won"])
+    phi = np.random.default_rng(0).normal(0, 0.1, len(table))
+    ever, naive, adjusted = compare_claims(
+        table["joined"], table["won"], phi, table["partner"], table["deal"]
+    )
+    assert ever.estimate.lo > 0.10
+    assert abs(naive.estimate.value) < 0.03
+    assert adjusted.estimate.contains(0)
+
+
+def test_flat_tables_have_no_ever_against_never():
+    _, _, phi, treatment, outcome, groups, *_ = planted(n=300)
+    assert len(compare_claims(treatment, outcome, phi, groups)) == 2

@@ -1,0 +1,65 @@
+"""What the figures amount to, in one sentence that a sales lead understands."""
+
+from __future__ import annotations
+
+import math
+
+from training.clustered import Estimate
+
+DIFFERING = "differing"
+AVERAGE_ONLY = "average_only"
+NOT_ENOUGH = "not_enough"
+
+
+def evidence_for(average: Estimate, differs: bool, needed: float) -> str:
+    """Name what the held-out decisions show: ``differing``, ``average_only`` or ``not_enough``.
+
+    Parameters
+    ----------
+    average : average uplift
+    differs : were effects that differ between decisions shown?
+    needed : the uplift that pays for stepping in, in the same unit
+
+    Notes
+    -----
+    Not enough is an interval that holds both no effect and one that pays. A precise zero is an answer.
+    """
+    if differs:
+        return DIFFERING
+    undecided = average.contains(0) and average.contains(needed)
+    return NOT_ENOUGH if undecided or not math.isfinite(average.se) else AVERAGE_ONLY
+
+
+def verdict(evidence: str, average: Estimate, gains: dict[str, Estimate], outcome: str) -> str:
+    """One sentence for a sales lead; `gains` as in `Evaluation.gain`."""
+    if not math.isfinite(average.se):
+        seen = f"{average.n} comparable held-out decisions of {average.n_groups} partners"
+        return f"The evidence is not enough: {seen}."
+    mean = f"{amount(average.value, outcome)} ({span(average, outcome)})"
+    if evidence == DIFFERING:
+        better = min(gains[name].value for name in ("always", "never"))
+        return (
+            f"Stepping in helps some deals more than others: {mean} on average, and following the advice "
+            f"gains {amount(better, outcome)} per decision over the better of always and never."
+        )
+    if evidence == AVERAGE_ONLY:
+        return (
+            f"Stepping in changes the outcome by {mean} on average; that it helps some deals more than "
+            "others can't be told from chance, so the advice rests on the average alone."
+        )
+    return (
+        f"The evidence is not enough: stepping in changes the outcome by {mean} on average over {average.n} "
+        f"decisions of {average.n_groups} partners, which leaves open whether it pays."
+    )
+
+
+def amount(value: float, outcome: str) -> str:
+    """Effect as people read it: ``+2.3 points``, or ``+1,200`` in a numeric outcome's own unit."""
+    return f"{100 * value:+.1f} points" if outcome == "binary" else f"{value:+,.4g}"
+
+
+def span(estimate: Estimate, outcome: str) -> str:
+    """Interval as people read it: ``95% interval -1.0 to +5.6``."""
+    if outcome == "binary":
+        return f"95% interval {100 * estimate.lo:+.1f} to {100 * estimate.hi:+.1f}"
+    return f"95% interval {estimate.lo:+,.4g} to {estimate.hi:+,.4g}"
