@@ -1,0 +1,163 @@
+"""Propensity and outcome models, cross-fitted, and the scores that they make.
+
+Nothing here is the product's opinion on the effect: these models only remove what deal, partner and
+customer would have brought about anyway. Classifiers give probabilities, never labels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+from training.basis import Array
+from training.folds import grouped_folds
+
+PROPENSITY_CLIP = 0.02
+_LEAST_VARIANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Nuisances:
+    """Predictions for rows that the predicting models never saw. Shapes (n,)."""
+
+    propensity: Array
+    """P(step in), clipped to [0.02, 0.98]."""
+    step_back: Array
+    """Expected outcome if the vendor steps back."""
+    step_in: Array
+    clipped: int
+    """Rows whose propensity was clipped."""
+    residual_variance: float | None = None
+    """For numeric outcomes: variance of outcome given features; None for binary ones."""
+
+    def take(self, rows: NDArray) -> "Nuisances":
+        """Keep the rows of a mask or index."""
+        return Nuisances(
+            self.propensity[rows],
+            self.step_back[rows],
+            self.step_in[rows],
+            self.clipped,
+            self.residual_variance,
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Two unbiased noisy views of each row's effect, and the weight that each deserves. Shapes (n,)."""
+
+    doubly_robust: Array
+    doubly_robust_weight: Array
+    residual: Array
+    residual_weight: Array
+
+
+def cross_fit(
+    matrix: Array,
+    is_code: list[bool],
+    treatment: NDArray[np.bool_],
+    outcome: Array,
+    groups: NDArray[np.int64],
+    *,
+    binary: bool = True,
+    n_folds: int = 3,
+    seed: int = 0,
+    n_jobs: int | None = None,
+) -> Nuisances:
+    """Predict each row with models that saw no row of its group.
+
+    Parameters
+    ----------
+    matrix : features of shape (n, k), NaN where missing; `is_code` says which columns are codes of levels
+    treatment, outcome, groups : shape (n,)
+    """
+    fold = grouped_folds(groups, n_folds)
+    make = _Boosting(len(outcome), is_code, binary, seed)
+    jobs = [
+        (number, name, rows)
+        for number in range(n_folds)
+        for name, rows in (
+            ("propensity", fold != number),
+            ("step_back", (fold != number) & ~treatment),
+            ("step_in", (fold != number) & treatment),
+        )
+    ]
+    done = Parallel(n_jobs=n_jobs)(
+        delayed(make.fit_predict)(
+            name, matrix[rows], (treatment if name == "propensity" else outcome)[rows], matrix[fold == number]
+        )
+        for number, name, rows in jobs
+    )
+    out = {name: np.empty(len(outcome)) for name in ("propensity", "step_back", "step_in")}
+    for (number, name, _), predicted in zip(jobs, done, strict=True):
+        out[name][fold == number] = predicted
+    raw = out["propensity"]
+    e = np.clip(raw, PROPENSITY_CLIP, 1 - PROPENSITY_CLIP)
+    rest = np.where(treatment, outcome - out["step_in"], outcome - out["step_back"])
+    return Nuisances(
+        e,
+        out["step_back"],
+        out["step_in"],
+        int((raw != e).sum()),
+        None if binary else float(np.mean(rest**2)),
+    )
+
+
+def scores(nuisances: Nuisances, treatment: NDArray[np.bool_], outcome: Array) -> Scores:
+    """Doubly robust and residual-on-residual scores.
+
+    Sources: Robins & Rotnitzky (1995) and Kennedy (2023) for the first, weighted by inverse variance
+    (Fisher & Fisher 2023); Robinson (1988) and Nie & Wager (2021) for the second.
+    """
+    e, back, step_in = nuisances.propensity, nuisances.step_back, nuisances.step_in
+    t = treatment.astype(float)
+    gap = np.where(treatment, (outcome - step_in) / e, -(outcome - back) / (1 - e))
+    if nuisances.residual_variance is None:
+        v_in, v_back = (np.maximum(m * (1 - m), _LEAST_VARIANCE) for m in (step_in, back))
+    else:
+        v_in = v_back = np.full(len(e), nuisances.residual_variance)
+    mean = e * step_in + (1 - e) * back
+    v_mean = np.maximum(mean * (1 - mean), _LEAST_VARIANCE) if nuisances.residual_variance is None else v_in
+    return Scores(
+        doubly_robust=step_in - back + gap,
+        doubly_robust_weight=1.0 / (v_in / e + v_back / (1 - e)),
+        residual=(outcome - mean) / (t - e),
+        residual_weight=(t - e) ** 2 / v_mean,
+    )
+
+
+@dataclass(frozen=True)
+class _Boosting:
+    """Cheap settings that grow with the number of rows."""
+
+    n_rows: int
+    is_code: list[bool]
+    binary: bool
+    seed: int
+
+    def fit_predict(self, target: str, X: Array, y: NDArray, X_new: Array) -> Array:
+        if len(np.unique(y)) < 2:
+            return np.full(len(X_new), float(y[0]) if len(y) else 0.0)
+        size = (
+            (60, 7, 40)
+            if self.n_rows <= 10_000
+            else (83, 15, 80)
+            if self.n_rows <= 100_000
+            else (166, 31, 200)
+        )
+        settings = {
+            "learning_rate": 0.12,
+            "max_iter": size[0],
+            "max_leaf_nodes": size[1],
+            "min_samples_leaf": min(size[2], max(5, len(y) // 20)),
+            "max_bins": 63,
+            "max_features": 0.4,
+            "l2_regularization": 5.0,
+            "early_stopping": False,
+            "categorical_features": self.is_code if any(self.is_code) else None,
+            "random_state": self.seed,
+        }
+        if self.binary or target == "propensity":
+            return HistGradientBoostingClassifier(**settings).fit(X, y).predict_proba(X_new)[:, 1]
+        return HistGradientBoostingRegressor(**settings).fit(X, y).predict(X_new)

@@ -1,0 +1,355 @@
+"""The fitted model as plain tables of numbers: save, load, look up.
+
+numpy at most, because serving imports this.
+An effect is ``baseline + one look-up per feature + one per pair``, so the reasons are exact. Beside each
+table's points stand posterior draws; summed alike, their spread is the effect's standard deviation.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.basis import BOOLEAN, NUMBER, Array, Feature, Place
+
+PAIR_SIGN = " × "
+Z_90 = 1.6448536269514722
+_CHUNK_ROWS = 2048
+Value = float | int | bool | str | None
+
+
+class BadValue(ValueError):  # noqa: N818 - it is a value that is bad, in the words of its readers
+    """A value that this model cannot take: ``feature`` and what was ``expected``; never the value itself."""
+
+    def __init__(self, feature: str, expected: str) -> None:
+        super().__init__(f"{feature}: expected {expected}")
+        self.feature, self.expected = feature, expected
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Product term of two features: ``low_first @ weights @ low_second`` at a row's places."""
+
+    first: int
+    second: int
+    weights: Array
+    """Shape (k_first, k_second, 1 + n_draws): the point, then deviations of the draws from it."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Decisions seen in each combination of a few levels, without and with the vendor."""
+
+    features: tuple[int, ...]
+    counts: NDArray[np.int64]
+    """Shape (rows of each feature..., 2)."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """Where both choices were seen often enough to compare them."""
+
+    least_propensity: float = 0.05
+    least_in_cell: int = 10
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the scorecard says of n decisions."""
+
+    uplift: Array
+    """Shape (n,), as a fraction (or in the outcome's unit)."""
+    sd: Array
+    """Shape (n,): standard deviation of what is not known about the uplift."""
+    terms: Array
+    """Shape (n, n_terms), columns in the order of ``Scorecard.term_names``."""
+    win: Array
+    """Shape (n, 2): expected outcome if the vendor steps back, and if it steps in."""
+    propensity: Array
+    supported: NDArray[np.bool_]
+    similar: NDArray[np.int64]
+    """Shape (n,): decisions learned from with the same levels of a few telling features."""
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """A term's part in one uplift, as a fraction."""
+
+    term: str
+    features: tuple[str, ...]
+    uplift: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the scorecard says of one decision; fractions."""
+
+    uplift: float
+    sd: float
+    contributions: tuple[Contribution, ...]
+    win_if_step_back: float
+    win_if_step_in: float
+    propensity: float
+    supported: bool
+    similar_decisions: int
+    missing: tuple[str, ...]
+    unseen: tuple[str, ...]
+
+    @property
+    def lo(self) -> float:
+        """Low end of the 90% interval."""
+        return self.uplift - Z_90 * self.sd
+
+    @property
+    def hi(self) -> float:
+        """High end of the 90% interval."""
+        return self.uplift + Z_90 * self.sd
+
+
+@dataclass(frozen=True)
+class TermTable:
+    """One feature's part in the uplift, for people to look at."""
+
+    term: str
+    kind: str
+    xs: list[float] | list[str]
+    points: list[float]
+    """Uplift as a fraction, one for each of `xs`."""
+    importance: float
+    """Standard deviation of the term over the decisions learned from."""
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """A fitted model in tables. Each table of a feature has ``feature.n_rows`` rows."""
+
+    features: tuple[Feature, ...]
+    binary: bool
+    heterogeneous: bool
+    """False: the evidence for differing effects was too weak, and only the average is served."""
+    baseline: Array
+    """Shape (1 + n_draws,): the average effect, and deviations of the draws."""
+    effect: tuple[Array, ...]
+    """Per feature, shape (n_rows, 1 + n_draws)."""
+    low: tuple[Array, ...]
+    """Per feature, shape (n_rows, k): its columns inside pairs; k = 0 where it is in none."""
+    pairs: tuple[Pair, ...]
+    doubt: tuple[Array, ...]
+    """Per feature, shape (n_rows,): variance to add for a value that training never saw."""
+    misfit_variance: float
+    outcome_intercept: float
+    outcome: tuple[Array, ...]
+    """Per feature, shape (n_rows,): midpoint of both expected outcomes, on the logit scale where binary."""
+    propensity_intercept: float
+    propensity: tuple[Array, ...]
+    cells: Cells
+    support_rule: Support
+    importance: tuple[float, ...]
+    """Per term, standard deviation over the decisions learned from."""
+
+    @property
+    def kind(self) -> str:
+        """``binary`` or ``numeric``: the outcome."""
+        return "binary" if self.binary else "numeric"
+
+    @cached_property
+    def term_features(self) -> tuple[tuple[str, ...], ...]:
+        """Per term, the feature or the two features that it reads."""
+        names = [feature.name for feature in self.features]
+        return tuple((n,) for n in names) + tuple((names[p.first], names[p.second]) for p in self.pairs)
+
+    @cached_property
+    def term_names(self) -> tuple[str, ...]:
+        """Per term, ``feature`` or ``first × second``."""
+        return tuple(PAIR_SIGN.join(features) for features in self.term_features)
+
+    def tables(self) -> list[TermTable]:
+        """Main terms as curves and bars, the most important first."""
+        tables = []
+        for feature, effect, importance in zip(self.features, self.effect, self.importance, strict=False):
+            xs = feature.knots.tolist() if feature.kind == NUMBER else list(feature.levels)
+            tables.append(
+                TermTable(feature.name, feature.kind, xs, effect[: len(xs), 0].tolist(), importance)
+            )
+        return sorted(tables, key=lambda table: -table.importance)
+
+    # Many decisions
+
+    def evaluate(self, columns: Mapping[str, Array | Sequence[str | None]]) -> Answers:
+        """Answer n decisions; `columns` maps each feature to values of shape (n,), missing as NaN or None."""
+        places = [feature.locate(columns[feature.name]) for feature in self.features]
+        n = len(places[0].low)
+        parts = [self._evaluate_chunk(some) for some in _in_chunks(places, n)]
+        return Answers(*(np.concatenate([getattr(part, name) for part in parts]) for name in _ANSWER_FIELDS))
+
+    def _evaluate_chunk(self, places: Sequence[Place]) -> Answers:
+        n = len(places[0].low)
+        total = np.tile(self.baseline, (n, 1))
+        terms = np.empty((n, len(self.term_names)))
+        variance = np.full(n, self.misfit_variance)
+        for i, (place, effect, doubt) in enumerate(zip(places, self.effect, self.doubt, strict=True)):
+            read = place.read(effect)
+            terms[:, i] = read[:, 0]
+            total += read
+            variance += doubt[place.low]
+        for i, pair in enumerate(self.pairs, start=len(self.features)):
+            first, second = (places[k].read(self.low[k]) for k in (pair.first, pair.second))
+            products = (first[:, :, None] * second[:, None, :]).reshape(n, -1)
+            read = products @ pair.weights.reshape(-1, pair.weights.shape[2])
+            terms[:, i] = read[:, 0]
+            total += read
+        uplift = self.baseline[0] + terms.sum(axis=1)
+        variance += np.mean(total[:, 1:] ** 2, axis=1)
+        propensity = _sigmoid(self.propensity_intercept + _sum_of(places, self.propensity, n))
+        seen = self._cell_counts(tuple(places[k].low for k in self.cells.features), n)
+        return Answers(
+            uplift=uplift,
+            sd=np.sqrt(variance),
+            terms=terms,
+            win=self._outcomes(self.outcome_intercept + _sum_of(places, self.outcome, n), uplift),
+            propensity=propensity,
+            supported=self._is_supported(propensity, seen),
+            similar=seen.sum(axis=1),
+        )
+
+    def _outcomes(self, midpoint: Array, uplift: Array) -> Array:
+        """Both expected outcomes, exactly `uplift` apart; probabilities stay within [0, 1]."""
+        half = uplift / 2.0
+        if self.binary:
+            room = np.minimum(np.abs(half), 0.5)
+            midpoint = np.clip(_sigmoid(midpoint), room, 1.0 - room)
+        return np.stack([midpoint - half, midpoint + half], axis=-1)
+
+    def _cell_counts(self, rows: tuple[NDArray[np.int64], ...], n: int) -> NDArray[np.int64]:
+        if not rows:
+            return np.tile(self.cells.counts, (n, 1))
+        counts: NDArray[np.int64] = self.cells.counts[rows]
+        return counts
+
+    def _is_supported(self, propensity: Array, seen: NDArray[np.int64]) -> NDArray[np.bool_]:
+        least, rule = self.support_rule.least_propensity, self.support_rule
+        both = np.asarray(seen.min(axis=1) >= rule.least_in_cell)
+        return both & (propensity >= least) & (propensity <= 1.0 - least)
+
+    # One decision
+
+    def check_values(self, values: Mapping[str, Value]) -> None:
+        """Refuse unknown names and values of the wrong type.
+
+        Raises
+        ------
+        BadValue
+            Names the feature and what was expected; the value is not repeated.
+        """
+        for name, value in values.items():
+            feature = self._by_name.get(name)
+            if feature is None:
+                raise BadValue(name, "a feature of this model")
+            if value is None:
+                continue
+            if feature.kind == NUMBER:
+                is_number = isinstance(value, int | float) and not isinstance(value, bool)
+                if not is_number or not abs(float(value)) < float("inf"):
+                    raise BadValue(name, "a finite number, or null where it is not known")
+            elif feature.kind == BOOLEAN:
+                if not isinstance(value, bool):
+                    raise BadValue(name, "true, false, or null where it is not known")
+            elif not isinstance(value, str):
+                raise BadValue(name, "a text, or null where it is not known")
+
+    def evaluate_one(self, values: Mapping[str, Value]) -> Answer:
+        """Answer one decision; features that `values` lacks are missing. Call `check_values` first."""
+        columns: dict[str, Array | list[str | None]] = {}
+        for feature in self.features:
+            value = values.get(feature.name)
+            if feature.kind == NUMBER:
+                columns[feature.name] = np.array([np.nan if value is None else float(value)])
+            elif feature.kind == BOOLEAN:
+                columns[feature.name] = [None if value is None else str(bool(value)).lower()]
+            else:
+                columns[feature.name] = [None if value is None else str(value)]
+        answer = self.evaluate(columns)
+        return Answer(
+            uplift=float(answer.uplift[0]),
+            sd=float(answer.sd[0]),
+            contributions=tuple(
+                Contribution(name, features, float(points))
+                for name, features, points in zip(
+                    self.term_names, self.term_features, answer.terms[0], strict=True
+                )
+            ),
+            win_if_step_back=float(answer.win[0, 0]),
+            win_if_step_in=float(answer.win[0, 1]),
+            propensity=float(answer.propensity[0]),
+            supported=bool(answer.supported[0]),
+            similar_decisions=int(answer.similar[0]),
+            missing=tuple(f.name for f in self.features if values.get(f.name) is None),
+            unseen=tuple(self._unseen(values)),
+        )
+
+    def _unseen(self, values: Mapping[str, Value]) -> Iterator[str]:
+        for feature in self.features:
+            value = values.get(feature.name)
+            if feature.kind not in (NUMBER, BOOLEAN) and value is not None and value not in feature.levels:
+                yield feature.name
+
+    @cached_property
+    def _by_name(self) -> dict[str, Feature]:
+        return {feature.name: feature for feature in self.features}
+
+    # Other forms
+
+    def average_only(self, average: float, sd: float) -> "Scorecard":
+        """Serve one effect for all: what remains when differing effects are not shown by the evidence."""
+        n_draws = len(self.baseline) - 1
+        spread = np.resize([sd, -sd], n_draws)
+        return replace(
+            self,
+            heterogeneous=False,
+            baseline=np.r_[average, spread],
+            effect=tuple(np.zeros((f.n_rows, n_draws + 1)) for f in self.features),
+            low=tuple(np.zeros((f.n_rows, 0)) for f in self.features),
+            pairs=(),
+            doubt=tuple(np.zeros(f.n_rows) for f in self.features),
+            misfit_variance=0.0,
+            importance=tuple(0.0 for _ in self.features),
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write ``scorecard.json`` and ``scorecard.npz`` into an existing folder."""
+        from training.scorecard_files import write_scorecard
+
+        write_scorecard(self, folder)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Scorecard":
+        """Read a scorecard; arrays are data only, never pickles.
+
+        Raises
+        ------
+        UserError
+            A file is missing, damaged, or does not fit the others.
+        """
+        from training.scorecard_files import read_scorecard
+
+        return read_scorecard(folder)
+
+
+_ANSWER_FIELDS = ("uplift", "sd", "terms", "win", "propensity", "supported", "similar")
+
+
+def _in_chunks(places: Sequence[Place], n: int) -> Iterator[list[Place]]:
+    for start in range(0, max(n, 1), _CHUNK_ROWS):
+        at = slice(start, start + _CHUNK_ROWS)
+        yield [Place(p.low[at], p.high[at], p.weight[at]) for p in places]
+
+
+def _sum_of(places: Sequence[Place], tables: Sequence[Array], n: int) -> Array:
+    return sum((place.read(table) for place, table in zip(places, tables, strict=True)), np.zeros(n))
+
+
+def _sigmoid(logit: Array) -> Array:
+    return 1.0 / (1.0 + np.exp(-np.clip(logit, -40, 40)))

@@ -1,0 +1,293 @@
+"""UpliftModel: the effect of stepping in, deal by deal, with its doubt and its reasons."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import norm
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from features.problems import UserError
+from training import model_folder
+from training.additive import fit_additive
+from training.basis import NUMBER, Array, Feature, learn_levels, learn_number
+from training.columns import ColumnKinds, Columns, as_frame, codes_of, nuisance_matrix
+from training.compile import compile_scorecard
+from training.design import make_design
+from training.effect import EffectSettings, fit_effect
+from training.nuisance import Nuisances, cross_fit, scores
+from training.scorecard import Answers, Scorecard, Support
+
+
+class UpliftModel(BaseEstimator):
+    """Effect of a yes/no treatment on an outcome, as a sum of readable terms.
+
+    Nuisances are cross-fitted with grouped folds; doubly robust and residual scores are regressed on an
+    additive, shrunken model; the result is compiled to a scorecard of tables, which predicts.
+
+    Parameters
+    ----------
+    n_folds : folds of the cross-fitting
+    draws : posterior draws behind the intervals
+    most_pairs : at most this many pairs of features act together; 0 for none
+    most_levels : levels of a category that get a coefficient of their own; rarer ones get the average
+    least_propensity : a decision is supported where P(step in) lies within [this, 1 - this]
+    random_state : the same seed gives the same model
+    n_jobs : processes for the folds, as joblib counts them; None is one, with threads of its own
+
+    Attributes
+    ----------
+    baseline_ : average effect, where every explanation starts
+    scorecard_ : the model as tables
+    nuisances_ : out-of-fold nuisances of the training rows (absent in a loaded model)
+    feature_names_in_, n_features_in_ : as scikit-learn has them
+
+    Notes
+    -----
+    Assumes that, given X, nothing else moved both the treatment and the outcome; that each row's
+    treatment changed no other row's outcome; and that both choices were possible (see `support`). If the
+    first fails, the uplift is biased by an amount that no interval here shows.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_folds: int = 3,
+        draws: int = 200,
+        most_pairs: int = 12,
+        most_levels: int = 300,
+        least_propensity: float = 0.05,
+        random_state: int = 0,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.n_folds = n_folds
+        self.draws = draws
+        self.most_pairs = most_pairs
+        self.most_levels = most_levels
+        self.least_propensity = least_propensity
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    def fit(
+        self,
+        X: pd.DataFrame,
+        treatment: NDArray | pd.Series,
+        outcome: NDArray | pd.Series,
+        groups: NDArray | pd.Series | None = None,
+        *,
+        deals: NDArray | pd.Series | None = None,
+    ) -> "UpliftModel":
+        """Learn from n decisions.
+
+        Parameters
+        ----------
+        X : DataFrame of shape (n, n_features): numbers, booleans, strings, categories; missing values
+        treatment : shape (n,), 0/1 or booleans: did the vendor step in
+        outcome : shape (n,): 0/1, or numbers in a unit of their own
+        groups : shape (n,): partners; a row is never judged by a model that saw its group
+        deals : shape (n,): rows of one deal share its outcome and count for less than as many rows;
+            by default every row is a deal of its own
+
+        Raises
+        ------
+        UserError
+            Lengths differ, a value is missing or infinite, or only one treatment or outcome came.
+        """
+        frame = as_frame(X)
+        treated, result, binary = _check_targets(len(frame), treatment, outcome)
+        group_codes = _codes(groups, len(frame), "groups")
+        deal_codes = _codes(deals, len(frame), "deals")
+        kinds = ColumnKinds.of(frame)
+        columns = kinds.read(frame)
+        matrix, is_code = nuisance_matrix(columns, kinds)
+        self.nuisances_ = cross_fit(
+            matrix,
+            is_code,
+            treated,
+            result,
+            group_codes if groups is not None else deal_codes,
+            binary=binary,
+            n_folds=self.n_folds,
+            seed=self.random_state,
+            n_jobs=self.n_jobs,
+        )
+        self._fit_tables(kinds, columns, treated, result, deal_codes, binary)
+        self.feature_names_in_ = np.array(list(kinds.kinds), dtype=object)
+        self.n_features_in_ = len(kinds.kinds)
+        self._adopt(self.scorecard_)
+        return self
+
+    def _fit_tables(
+        self,
+        kinds: ColumnKinds,
+        columns: Columns,
+        treated: NDArray[np.bool_],
+        result: Array,
+        deals: NDArray[np.int64],
+        binary: bool,
+    ) -> None:
+        view = scores(self.nuisances_, treated, result)
+        features = _learn_features(kinds, columns, self.most_levels)
+        places = [feature.locate(columns[feature.name]) for feature in features]
+        design = make_design(features, places, view.doubly_robust_weight)
+        posterior = fit_effect(
+            design,
+            places,
+            [(view.doubly_robust, view.doubly_robust_weight), (view.residual, view.residual_weight)],
+            deals,
+            float(np.std(result)),
+            EffectSettings(draws=self.draws, most_pairs=self.most_pairs),
+            np.random.default_rng(self.random_state),
+        )
+        midpoint = (self.nuisances_.step_back + self.nuisances_.step_in) / 2
+        self.scorecard_ = compile_scorecard(
+            posterior,
+            places,
+            fit_additive(design, places, midpoint, logistic=binary),
+            fit_additive(design, places, treated.astype(float), logistic=True),
+            treated,
+            binary,
+            Support(self.least_propensity),
+        )
+
+    def _adopt(self, card: Scorecard) -> None:
+        self.scorecard_ = card
+        self.baseline_ = float(card.baseline[0])
+        kinds = {feature.name: feature.kind for feature in card.features}
+        self._kinds = ColumnKinds(kinds)
+        self.feature_names_in_ = np.array(list(kinds), dtype=object)
+        self.n_features_in_ = len(kinds)
+
+    def answers(self, X: pd.DataFrame) -> Answers:
+        """Everything that the scorecard says of the n rows of X."""
+        check_is_fitted(self, "scorecard_")
+        return self.scorecard_.evaluate(self._kinds.read(as_frame(X)))
+
+    def predict(self, X: pd.DataFrame) -> Array:
+        """Uplift of shape (n,): a fraction, or in the outcome's unit where that is numeric."""
+        return self.answers(X).uplift
+
+    def predict_interval(self, X: pd.DataFrame, level: float = 0.9) -> Array:
+        """Low and high end of the uplift, shape (n, 2), from the model's own posterior.
+
+        Raises
+        ------
+        UserError
+            `level` is not between 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise UserError(f"level should lie between 0 and 1, for example 0.9; came {level}.")
+        answers = self.answers(X)
+        half = norm.ppf(0.5 + level / 2) * answers.sd
+        return np.column_stack([answers.uplift - half, answers.uplift + half])
+
+    def predict_outcomes(self, X: pd.DataFrame) -> Array:
+        """Expected outcome if the vendor steps back, and if it steps in: shape (n, 2).
+
+        Their difference is `predict`; both lie within [0, 1] where the outcome is binary.
+        """
+        return self.answers(X).win
+
+    def explain(self, X: pd.DataFrame) -> pd.DataFrame:
+        """Contribution of every term, shape (n, n_terms): ``baseline_`` plus a row's sum is its uplift."""
+        terms = self.answers(X).terms
+        return pd.DataFrame(terms, index=as_frame(X).index, columns=list(self.scorecard_.term_names))
+
+    def support(self, X: pd.DataFrame) -> NDArray[np.bool_]:
+        """Whether decisions like this one were seen both ways, shape (n,)."""
+        return self.answers(X).supported
+
+    def save(self, folder: Path | str) -> None:
+        """Write the model folder: JSON and npz, no pickles; whole or not at all."""
+        check_is_fitted(self, "scorecard_")
+        with model_folder.writing(Path(folder)) as fresh:
+            self.scorecard_.write(fresh)
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "UpliftModel":
+        """Read a model folder; no code in it is ever run.
+
+        Raises
+        ------
+        UserError
+            It is no model, damaged, or of a later format.
+        """
+        model_folder.verify(Path(folder))
+        model = cls()
+        model._adopt(Scorecard.read(Path(folder)))
+        return model
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that missing values, texts and categories are welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        tags.target_tags.required = True
+        return tags
+
+
+def cross_fit_for_judging(
+    X: pd.DataFrame, treatment: NDArray, outcome: Array, groups: NDArray, seed: int, n_jobs: int | None
+) -> Nuisances:
+    """Out-of-fold nuisances of all rows of X, with grouped folds: what held-out scores are made of."""
+    frame = as_frame(X)
+    treated, result, binary = _check_targets(len(frame), treatment, outcome)
+    kinds = ColumnKinds.of(frame)
+    matrix, is_code = nuisance_matrix(kinds.read(frame), kinds)
+    return cross_fit(
+        matrix, is_code, treated, result, codes_of(groups), binary=binary, seed=seed, n_jobs=n_jobs
+    )
+
+
+def _learn_features(kinds: ColumnKinds, columns: Columns, most_levels: int) -> list[Feature]:
+    features = []
+    for name, kind in kinds.kinds.items():
+        values = columns[name]
+        if kind == NUMBER:
+            features.append(learn_number(name, np.asarray(values, dtype=float)))
+        else:
+            features.append(learn_levels(name, kind, list(values), most_levels))
+    return features
+
+
+def _check_targets(
+    n: int, treatment: NDArray | pd.Series, outcome: NDArray | pd.Series
+) -> tuple[NDArray[np.bool_], Array, bool]:
+    """Treatment as booleans, outcome as floats, and whether the outcome is binary."""
+    arrays = {}
+    for name, values in (("treatment", treatment), ("outcome", outcome)):
+        try:
+            array = np.asarray(pd.Series(np.asarray(values)).astype("float64"), dtype=float)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{name} should be numbers or booleans; came texts. Code it as 0 and 1."
+            ) from None
+        if array.shape != (n,):
+            raise UserError(f"{name} has {array.size} values for {n} rows of X; give one for each row.")
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"{name} is missing or infinite in {(~np.isfinite(array)).sum()} rows; leave them out."
+            )
+        if len(np.unique(array)) < 2:
+            raise UserError(f"{name} has one value only ({_only(array)}); there is nothing to compare.")
+        arrays[name] = array
+    if not np.isin(arrays["treatment"], (0, 1)).all():
+        raise UserError("treatment should be 0 or 1 (or booleans) in every row; other numbers came.")
+    binary = bool(np.isin(arrays["outcome"], (0, 1)).all())
+    return arrays["treatment"] == 1, arrays["outcome"], binary
+
+
+def _only(array: Array) -> str:
+    return f"{array[0]:g}" if len(array) else "none"
+
+
+def _codes(labels: NDArray | pd.Series | None, n: int, name: str) -> NDArray[np.int64]:
+    if labels is None:
+        return np.arange(n)
+    if len(labels) != n:
+        raise UserError(f"{name} has {len(labels)} values for {n} rows of X; give one for each row.")
+    return codes_of(labels)
