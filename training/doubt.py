@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+
+from training.evaluate import Evaluation
+from training.nuisance import Nuisances
+from training.uplift import UpliftModel, cross_fit_for_judging
+
+if TYPE_CHECKING:
+    from features.decisions import DecisionTable
 
 Floats = NDArray[np.float64]
 
@@ -136,6 +143,65 @@ def bias_per_unit_strength(known: Unexplained, without: Unexplained) -> float | 
 def strength_to_erase(effect: float, per_unit: float | None, needed: float = 0.0) -> float | None:
     """How many times as strong as the measure a hidden factor must be to bring `effect` to `needed`."""
     return None if not per_unit else abs(effect - needed) / per_unit
+
+
+def doubts(
+    decisions: DecisionTable, nuisances: Nuisances, model: UpliftModel, evaluation: Evaluation, seed: int
+) -> dict[str, Any]:
+    """All that the report says on trust, JSON-able.
+
+    Parameters
+    ----------
+    decisions : every decision, with the feature named `about["amount_feature"]` as the measure of strength
+    nuisances : cross-fitted on these decisions with the same `seed`
+    model, evaluation : the fitted model and its judgement
+    seed : of the folds when the nuisances are refitted without the measure
+
+    Returns
+    -------
+    dict
+        overlap, missing, clipped_share, measure (name or None), bias_per_unit_strength and
+        strength_to_erase (None where there is no measure, or it measures nothing).
+    """
+    answers = model.answers(decisions.X)
+    measure = decisions.about.get("amount_feature")
+    per_unit = None
+    if measure in decisions.X:
+        per_unit = _measured(decisions, nuisances, answers.supported, str(measure), seed, model.n_jobs)
+    return {
+        "overlap": overlap(answers.propensity, answers.supported, model.least_propensity).to_dict(),
+        "missing": missing_shares(decisions.X),
+        "clipped_share": nuisances.clipped / max(len(decisions.X), 1),
+        "measure": measure if per_unit else None,
+        "bias_per_unit_strength": per_unit,
+        "strength_to_erase": strength_to_erase(evaluation.average.value, per_unit),
+    }
+
+
+def _measured(
+    decisions: DecisionTable,
+    nuisances: Nuisances,
+    supported: NDArray[np.bool_],
+    measure: str,
+    seed: int,
+    n_jobs: int | None,
+) -> float | None:
+    """Bias per unit of strength, against nuisances refitted without the measure and what is made of it."""
+    made_of_it = [name for name in decisions.X if name == measure or str(name).startswith(f"{measure}_")]
+    rest = decisions.X.drop(columns=made_of_it)
+    if rest.shape[1] == 0 or not supported.any():
+        return None
+    blind = cross_fit_for_judging(
+        rest, decisions.treatment, decisions.outcome, decisions.groups, seed, n_jobs
+    )
+    known, without = (_left(decisions, each, supported) for each in (nuisances, blind))
+    return bias_per_unit_strength(known, without)
+
+
+def _left(decisions: DecisionTable, nuisances: Nuisances, rows: NDArray[np.bool_]) -> Unexplained:
+    treatment = decisions.treatment[rows]
+    expected = np.where(treatment, nuisances.step_in[rows], nuisances.step_back[rows])
+    return unexplained(decisions.outcome[rows], treatment, expected, nuisances.propensity[rows])
 
 
 def missing_shares(features: pd.DataFrame) -> dict[str, float]:

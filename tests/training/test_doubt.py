@@ -1,18 +1,23 @@
+import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from training.clustered import Estimate
 from training.doubt import (
     Unexplained,
     bias_bound,
     bias_per_unit_strength,
+    doubts,
     missing_shares,
     overlap,
     strength_to_erase,
     unexplained,
 )
+from training.uplift import UpliftModel, cross_fit_for_judging
 
 
 def test_each_decision_outside_counts_under_one_rule():
@@ -85,3 +90,24 @@ def test_strength_grows_with_the_distance_to_the_break_even():
 def test_missing_shares_name_only_what_is_missing():
     frame = pd.DataFrame({"full": [1, 2, 3, 4], "half": [1, None, None, 4], "some": ["a", None, "b", "c"]})
     assert missing_shares(frame) == {"half": 0.5, "some": 0.25}
+
+
+@pytest.mark.parametrize(("measure", "measures"), [("size", True), ("noise", False), (None, False)])
+def test_deal_size_measures_hidden_factors_and_noise_does_not(make_world, measure, measures):
+    world = make_world(3000, seed=2)
+    model = UpliftModel(random_state=0, n_jobs=1).fit(world.X, world.treatment, world.outcome, world.partner)
+    table = SimpleNamespace(
+        X=world.X,
+        treatment=world.treatment,
+        outcome=world.outcome,
+        groups=world.partner,
+        about={"amount_feature": measure},
+    )
+    nuisances = cross_fit_for_judging(world.X, world.treatment, world.outcome, world.partner, 1, 1)
+    judged = SimpleNamespace(average=Estimate(0.04, 0.01, 0.02, 0.06, 3000, 60))
+    found = json.loads(json.dumps(doubts(table, nuisances, model, judged, 1), allow_nan=False))
+    assert found["missing"].keys() == {"complexity"}
+    assert found["missing"]["complexity"] == pytest.approx(0.05, abs=0.01)
+    assert 0 <= found["overlap"]["share_outside"] < 0.4
+    strength = found["bias_per_unit_strength"] or 0
+    assert (strength > 0.02) == measures
