@@ -1,0 +1,216 @@
+import json
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from features.catalog import CATALOG
+from training.evaluate import HeldOut, judge
+from training.policy import Policy
+from training.report import write_report
+from training.scorecard import TermTable
+
+NASTY = "<script>alert('a $ % _ × b')</script>"
+
+
+class Page(HTMLParser):
+    """Tags, texts and pictures of a page, and whether each tag was closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts, self.images, self.open = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "img":
+            self.images.append(dict(attrs))
+        if tag not in ("img", "meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+def judged(gain=0.15, n=3000, seed=4, policy=None, scale=1.0, deals=True):
+    rng = np.random.default_rng(seed)
+    x, groups, treated = rng.uniform(-1, 1, n), rng.integers(0, 50, n), rng.random(n) < 0.4
+    tau = scale * (0.04 + gain * x)
+    outcome = scale * (rng.random(n) < 0.4 - 0.1 * treated)
+    held = HeldOut(
+        phi=tau + scale * rng.normal(0, 0.5, n),
+        uplift=tau,
+        sd=np.full(n, 0.02 * scale),
+        supported=np.arange(n) % 10 > 0,
+        treatment=treated,
+        outcome=outcome,
+        groups=groups,
+        deals=np.arange(n) // 3 if deals else None,
+    )
+    return judge(held, policy)
+
+
+def card(name="amount", heterogeneous=True):
+    tables = [
+        TermTable(name, "number", [1e3, 1e4, 1e5, 1e6], [-0.05, -0.02, 0.03, 0.06], 0.05),
+        TermTable("pair_first_sale", "boolean", ["false", "true"], [-0.03, 0.06], 0.04),
+        TermTable(
+            "partner_id", "category", [f"P{i}" for i in range(30)], np.linspace(-0.1, 0.1, 30).tolist(), 0.03
+        ),
+        TermTable("competitor", "category", ["A", "B"], [0.0, 0.0], 0.0),
+    ]
+    return SimpleNamespace(heterogeneous=heterogeneous, tables=lambda: tables)
+
+
+def facts(**more):
+    return {
+        "name": "steps",
+        "trained_at": "2026-03-01T10:00:00+00:00",
+        "question": "Does stepping in now raise the chance of winning within 180 days?",
+        "source_kind": "crm",
+        "learned_from": {
+            "decisions": 41_230,
+            "deals": 15_000,
+            "partners": 180,
+            "stepped_in_share": 0.31,
+            "from": "2023-01-01T00:00:00",
+            "to": "2025-05-01T00:00:00",
+            "held_out": {"decisions": 3000, "from": "2025-05-01T00:00:00", "to": "2025-09-01T00:00:00"},
+            "flow": [
+                {"what": "Stage entries", "n": 61_000, "why": "every stage entry is a decision"},
+                {"what": "Too young", "n": 9_400, "why": "180 days have not passed yet"},
+            ],
+            "left_out_columns": ["constant_one"],
+        },
+        "doubts": {
+            "overlap": {
+                "n": 41_230,
+                "share_outside": 0.118,
+                "rules": [{"rule": "Hardly ever", "share": 0.1}],
+            },
+            "missing": {"pair_tenure_days": 0.31},
+            "clipped_share": 0.013,
+            "measure": "amount",
+            "bias_per_unit_strength": 0.021,
+            "strength_to_erase": 1.9,
+        },
+        "settings": {"random_state": 0, "policy": {"sure": 0.8}},
+        **more,
+    }
+
+
+def page(tmp_path, known=None, evaluation=None, tables=None):
+    path = write_report(
+        tmp_path, facts() if known is None else known, evaluation or judged(), tables or card()
+    )
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_the_page_says_what_a_reader_came_for(tmp_path):
+    evaluation = judged()
+    found = page(tmp_path, evaluation=evaluation)
+    assert found.open == []
+    for said in (
+        evaluation.verdict,
+        "Help pays on some deals and not on others",
+        "41,230 decisions of 180 partners",
+        "Deals the vendor ever joined against deals it never joined",
+        "what people did",
+        "61,000",
+        "180 days have not passed yet",
+        "For 12 % of the decisions nothing can be said".replace(" %", "%"),
+        "1.9 times",
+        "31%",
+        "constant_one",
+        "policy.sure",
+        "Everything that moved both the choice and the outcome was on record",
+    ):
+        assert re.sub(r"\s+", "", said) in re.sub(r"\s+", "", found.text), said
+
+
+def test_nothing_is_fetched_and_nothing_runs(tmp_path):
+    found = page(tmp_path)
+    assert not {"script", "link", "iframe", "object", "embed", "form"} & {tag for tag, _ in found.tags}
+    addresses = [attrs[key] for _, attrs in found.tags for key in ("src", "href", "srcset") if key in attrs]
+    assert len(addresses) == 4
+    assert all(address.startswith("data:image/png;base64,") for address in addresses)
+    assert not [key for _, attrs in found.tags for key in attrs if key.startswith("on")]
+    whole = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "url(" not in whole
+    assert "@import" not in whole
+    assert len(whole) < 1_000_000
+
+
+def test_every_picture_can_be_read_aloud(tmp_path):
+    alts = [image["alt"] for image in page(tmp_path).images]
+    assert all(len(alt) > 30 for alt in alts)
+    assert any("moves the effect by -5.0 points to +6.0 points" in alt for alt in alts)
+    assert any("fifth 5, predicted +" in alt for alt in alts)
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_from_the_data_are_words_and_never_code(tmp_path):
+    known = facts(name=NASTY, question=NASTY, source_kind="flat")
+    known["learned_from"]["flow"] = [{"what": NASTY, "n": 1, "why": NASTY}]
+    known["learned_from"]["left_out_columns"] = [NASTY, {"column": NASTY, "why": "constant"}]
+    known["doubts"] = {"missing": {NASTY: 0.5}, "measure": NASTY, "strength_to_erase": 2.0, "overlap": {}}
+    tables = card(NASTY)
+    tables.tables()[2].xs[29] = NASTY
+    found = page(tmp_path, known, tables=tables)
+    assert "script" not in {tag for tag, _ in found.tags}
+    assert found.open == []
+    assert found.text.count(NASTY) >= 9
+
+
+def test_features_of_a_crm_bear_the_words_of_the_catalog(tmp_path):
+    amount = next(feature for feature in CATALOG if feature.name == "amount")
+    first_sale = next(feature for feature in CATALOG if feature.name == "pair_first_sale")
+    assert amount.label in page(tmp_path).text
+    assert first_sale.phrases["true"] in page(tmp_path).text
+    assert amount.label not in page(tmp_path, facts(source_kind="flat")).text
+
+
+def test_of_many_levels_both_ends_are_shown(tmp_path):
+    text = page(tmp_path, facts(source_kind="flat")).text
+    assert "24 others between" in text
+    assert all(level in text for level in ("P29", "P28", "P27", "P0", "P1", "P2"))
+    assert "P15" not in text
+    assert "competitor" not in text  # moves nothing
+
+
+def test_without_shown_differences_no_winners_are_listed(tmp_path):
+    evaluation = judged(gain=0.0, seed=1)
+    assert not evaluation.heterogeneous
+    found = page(tmp_path, evaluation=evaluation, tables=card(heterogeneous=False))
+    assert "One average effect is served for all" in found.text
+    assert "P29" not in found.text
+
+
+def test_a_numeric_outcome_is_told_in_its_own_unit(tmp_path):
+    evaluation = judged(policy=Policy(outcome="numeric"), scale=50_000.0)
+    text = page(tmp_path, evaluation=evaluation).text
+    assert "points" not in text.replace("One point is", "")
+    assert "+2" in evaluation.verdict or "+1" in evaluation.verdict
+
+
+def test_little_knowledge_makes_a_short_page_not_a_broken_one(tmp_path):
+    for evaluation in (judged(n=12, deals=False), judged(n=1)):
+        json.dumps(evaluation.to_dict(), allow_nan=False)
+        found = page(tmp_path, {}, evaluation, card(heterogeneous=False))
+        assert found.open == []
+        assert "nan" not in found.text.lower().split()
+        assert "inf" not in found.text.lower()
+
+
+def test_the_same_facts_make_the_same_page(tmp_path):
+    first = write_report(tmp_path, facts(), judged(), card()).read_bytes()
+    assert write_report(tmp_path, facts(), judged(), card()).read_bytes() == first

@@ -1,0 +1,237 @@
+"""The page that a sales lead and a data scientist can both read: one HTML file, nothing fetched."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from features import catalog
+from training import report_pictures as pictures
+from training.clustered import Estimate
+from training.doubt import ASSUMPTIONS
+from training.evaluate import Evaluation
+from training.scorecard import Scorecard, TermTable
+from training.verdict import amount, span
+
+FILE_NAME = "report.html"
+_MOST_TERMS = 9
+_MOST_LEVELS = 6
+_EXTENT = ("decisions", "partners", "stepped_in_share", "from", "to")
+_RIVALS = (
+    ("never", "never stepping in"),
+    ("always", "always stepping in"),
+    ("people", "what people did"),
+)
+_ADVICE = (
+    ("step_in", "Step in"),
+    ("step_back", "Step back"),
+    ("too_close_to_call", "Too close to call: step back by default"),
+    ("not_enough_evidence", "Not enough evidence: step back by default"),
+)
+
+
+def write_report(folder: Path, facts: Mapping[str, Any], evaluation: Evaluation, card: Scorecard) -> Path:
+    """Write ``report.html`` into `folder`.
+
+    Parameters
+    ----------
+    folder : where to; it must exist
+    facts : what is known about the model (``facts.json``): name, trained_at, question, source_kind,
+        learned_from (with flow and held_out), doubts, policy; what is missing is left out of the page
+    evaluation : the judgement on held-out decisions
+    card : the model's tables
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(view(facts, evaluation, card))
+    path = Path(folder) / FILE_NAME
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def view(facts: Mapping[str, Any], evaluation: Evaluation, card: Scorecard) -> dict[str, Any]:
+    """Everything on the page, as words, numbers in words, and pictures."""
+    learned = facts.get("learned_from") or {}
+    return {
+        "facts": dict.fromkeys(("name", "trained_at", "question")) | dict(facts),
+        "learned": dict.fromkeys(_EXTENT) | dict(learned),
+        "held": dict.fromkeys(_EXTENT) | dict(learned.get("held_out") or {}),
+        "flow": learned.get("flow") or [],
+        "left_out_columns": [_column(item) for item in learned.get("left_out_columns") or []],
+        "evaluation": evaluation,
+        "evidence": _EVIDENCE[evaluation.evidence],
+        "average": _figure(evaluation.average, evaluation.outcome),
+        "break_even": _size(evaluation.break_even, evaluation.outcome),
+        "advice": [(words, evaluation.advice_shares.get(name, 0.0)) for name, words in _ADVICE],
+        "claims": _claims(evaluation),
+        "forest": _forest(evaluation),
+        "judged": _judged(evaluation),
+        "worth": _worth(evaluation),
+        "terms": _terms(facts, evaluation.outcome, card) if card.heterogeneous else [],
+        "doubts": _doubts(facts.get("doubts") or {}, evaluation.outcome),
+        "assumptions": ASSUMPTIONS,
+        "settings": sorted(_flat(facts.get("settings") or {}).items()),
+    }
+
+
+def _figure(estimate: Estimate, outcome: str) -> dict[str, str]:
+    return {"value": _size(estimate.value, outcome), "span": _span(estimate, outcome)}
+
+
+def _size(value: float, outcome: str) -> str:
+    return amount(value, outcome) if math.isfinite(value) else "not known"
+
+
+def _span(estimate: Estimate, outcome: str) -> str:
+    return span(estimate, outcome) if math.isfinite(estimate.se) else "no interval: too few partners"
+
+
+def _unit(outcome: str) -> tuple[str, float]:
+    """Name of the unit on the pictures, and the factor from the evaluation's unit to it."""
+    return ("points", 100.0) if outcome == "binary" else ("in the outcome's unit", 1.0)
+
+
+def _claims(evaluation: Evaluation) -> dict[str, Any]:
+    """The claims as rows, and how the first shrinks to the last."""
+    rows = [
+        {"what": claim.what, "why_wrong": claim.why_wrong, **_figure(claim.estimate, evaluation.outcome)}
+        for claim in evaluation.claims
+    ]
+    values = [claim.estimate.value for claim in evaluation.claims]
+    changes = [b - a for a, b in itertools.pairwise(values)]
+    return {
+        "rows": rows,
+        "first": _size(values[0], evaluation.outcome),
+        "waiting": _size(changes[0], evaluation.outcome) if len(changes) == 2 else None,
+        "picking": _size(changes[-1], evaluation.outcome),
+        "picks_hard_deals": changes[-1] > 0,
+    }
+
+
+def _forest(evaluation: Evaluation) -> str:
+    names = ("Ever joined against never", "Stepped in against not", "Adjusted")[-len(evaluation.claims) :]
+    estimates = [claim.estimate for claim in evaluation.claims]
+    return pictures.forest(names, estimates, *_unit(evaluation.outcome))
+
+
+def _judged(evaluation: Evaluation) -> dict[str, Any]:
+    unit = _unit(evaluation.outcome)
+    rows = [
+        {
+            "fifth": int(row["fifth"]),
+            "n": int(row["n"]),
+            "predicted": _size(row["predicted"], evaluation.outcome),
+            "observed": _size(row["observed"], evaluation.outcome),
+        }
+        for row in evaluation.fifths
+    ]
+    slope, area = evaluation.slope, evaluation.autoc
+    return {
+        "fifths": rows,
+        "calibration": pictures.calibration(evaluation.fifths, *unit) if len(rows) > 1 else None,
+        "targeting": pictures.targeting(evaluation.toc, *unit) if len(rows) > 1 else None,
+        "slope": f"{slope.value:.2f} (95% interval {slope.lo:.2f} to {slope.hi:.2f})"
+        if slope.se > 0
+        else None,
+        "autoc": f"{_size(area.value, evaluation.outcome)}, one-sided p = {area.p_positive:.3f}",
+    }
+
+
+def _worth(evaluation: Evaluation) -> list[dict[str, str]]:
+    return [
+        {"rival": words, **_figure(evaluation.gain[name], evaluation.outcome)}
+        for name, words in _RIVALS
+        if name in evaluation.gain
+    ]
+
+
+def _terms(facts: Mapping[str, Any], outcome: str, card: Scorecard) -> list[dict[str, Any]]:
+    """The largest terms, numbers as curves and levels as bars."""
+    known = facts.get("source_kind") == "crm"
+    tables = [table for table in card.tables() if table.importance > 0][:_MOST_TERMS]
+    return [_term(table, outcome, catalog.feature(table.term) if known else None) for table in tables]
+
+
+def _term(table: TermTable, outcome: str, words: catalog.Feature | None) -> dict[str, Any]:
+    low, high = min(table.points, default=0.0), max(table.points, default=0.0)
+    shown: dict[str, Any] = {
+        "label": words.label if words else table.term,
+        "meaning": words.meaning if words else "",
+        "unit": words.unit if words else "",
+        "importance": _size(table.importance, outcome).removeprefix("+"),
+        "range": f"{_size(low, outcome)} to {_size(high, outcome)}",
+        "picture": None,
+        "levels": [],
+    }
+    if table.kind == "number":
+        return {
+            **shown,
+            "picture": pictures.curve([float(x) for x in table.xs], table.points, *_unit(outcome)),
+        }
+    return {**shown, "levels": _levels(table, outcome, words)}
+
+
+def _levels(table: TermTable, outcome: str, words: catalog.Feature | None) -> list[dict[str, Any]]:
+    """Levels from the most helped to the least; of many, both ends."""
+    pairs = sorted(zip(table.xs, table.points, strict=True), key=lambda pair: (-pair[1], str(pair[0])))
+    widest = max((abs(point) for _, point in pairs), default=0.0) or 1.0
+    phrases = words.phrases if words else {}
+    rows = [
+        {
+            "name": phrases.get(str(level).lower() if table.kind == "boolean" else str(level), str(level)),
+            "size": _size(point, outcome),
+            "width": round(50 * abs(point) / widest, 1),
+            "helps": point >= 0,
+        }
+        for level, point in pairs
+    ]
+    if len(rows) <= _MOST_LEVELS:
+        return rows
+    half = _MOST_LEVELS // 2
+    between = {"name": f"{len(rows) - 2 * half} others between", "size": "", "width": 0, "helps": True}
+    return [*rows[:half], between, *rows[-half:]]
+
+
+def _doubts(doubts: Mapping[str, Any], outcome: str) -> dict[str, Any]:
+    overlap = doubts.get("overlap") or {}
+    erase, per_unit = doubts.get("strength_to_erase"), doubts.get("bias_per_unit_strength")
+    return {
+        "outside": overlap.get("share_outside"),
+        "rules": overlap.get("rules") or [],
+        "missing": list((doubts.get("missing") or {}).items())[:10],
+        "clipped": doubts.get("clipped_share"),
+        "measure": doubts.get("measure"),
+        "erase": None if erase is None else f"{erase:.1f}",
+        "per_unit": None if per_unit is None else _size(per_unit, outcome).removeprefix("+"),
+    }
+
+
+def _column(item: Any) -> str:
+    """A left-out column in one line, be it a name or a name with its reason."""
+    if isinstance(item, Mapping):
+        return ": ".join(str(value) for value in item.values())
+    return str(item)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+_EVIDENCE = {
+    "differing": "Help pays on some deals and not on others, and the model can tell which.",
+    "average_only": "Which deals gain more than others can't be told yet; the advice rests on the average.",
+    "not_enough": "There is not enough evidence yet to advise stepping in.",
+}
