@@ -1,0 +1,92 @@
+"""What must hold between the columns and the tables of a CRM: ids that exist, times in order."""
+
+from collections.abc import Iterator, Mapping
+
+import pandas as pd
+
+from features.problems import TableError
+from features.tables import COLUMNS, Tables, row_ids
+
+Finding = tuple[str, str | None, str, pd.Series]  # table, column, what was expected, rows at fault
+
+
+def check_consistency(tables: Tables, now: pd.Timestamp, sources: Mapping[str, str]) -> None:
+    """Refuse tables that contradict themselves, each other, or the clock.
+
+    Parameters
+    ----------
+    tables : every column present and in its type
+    now : no date may lie after it (UTC)
+    sources : the name that an error gives to each table
+
+    Raises
+    ------
+    TableError
+        The first contradiction found: unknown ids, one row twice, dates in the future, times out of order,
+        several currencies.
+    """
+    for findings in (
+        _unknown_ids(tables),
+        _entries_twice(tables),
+        _dates_in_the_future(tables, now),
+        _closing(tables.deals),
+        _order_of_times(tables),
+        _currencies(tables.deals),
+    ):
+        for name, column, expected, bad in findings:
+            if bad.any():
+                ids = row_ids(name, tables.by_name()[name][bad])
+                raise TableError(sources[name], column, expected, ids)
+
+
+def _unknown_ids(tables: Tables) -> Iterator[Finding]:
+    frames = tables.by_name()
+    for name, key, home in (
+        ("deals", "partner_id", "partners"),
+        ("deals", "customer_id", "customers"),
+        ("stage_entries", "deal_id", "deals"),
+        ("involvements", "deal_id", "deals"),
+        ("relationships", "partner_id", "partners"),
+        ("relationships", "customer_id", "customers"),
+    ):
+        unknown = ~frames[name][key].isin(frames[home][key])
+        yield name, key, f"should name a row of {home}; came an id that is not there", unknown
+
+
+def _entries_twice(tables: Tables) -> Iterator[Finding]:
+    keys = ["deal_id", "stage", "entered_at"]
+    twice = tables.stage_entries.duplicated(keys, keep=False)
+    yield "stage_entries", None, f"should hold each ({', '.join(keys)}) once; came more than once", twice
+
+
+def _dates_in_the_future(tables: Tables, now: pd.Timestamp) -> Iterator[Finding]:
+    for name, table in tables.by_name().items():
+        for column, rule in COLUMNS[name].items():
+            if rule.kind == "time":
+                expected = f"should not lie in the future; it is {now:%Y-%m-%d %H:%M} UTC"
+                yield name, column, expected, table[column] > now
+
+
+def _closing(deals: pd.DataFrame) -> Iterator[Finding]:
+    is_open = deals["outcome"] == "open"
+    yield "deals", "closed_at", "should be given for deals won or lost", ~is_open & deals["closed_at"].isna()
+    yield "deals", "closed_at", "should be empty for open deals", is_open & deals["closed_at"].notna()
+    before = deals["closed_at"] < deals["created_at"]
+    yield "deals", "closed_at", "should not lie before created_at", before
+
+
+def _order_of_times(tables: Tables) -> Iterator[Finding]:
+    entries, involvements = tables.stage_entries, tables.involvements
+    created = entries["deal_id"].map(tables.deals.set_index("deal_id")["created_at"])
+    early = entries["entered_at"] < created
+    yield "stage_entries", "entered_at", "should not lie before the deal's created_at", early
+    reversed_ = involvements["ended_at"] < involvements["started_at"]
+    yield "involvements", "ended_at", "should not lie before started_at", reversed_
+
+
+def _currencies(deals: pd.DataFrame) -> Iterator[Finding]:
+    counts = deals["currency"].value_counts()
+    named = ", ".join(sorted(counts.index))
+    expected = f"should hold one currency; came {named}: convert the amounts to one"
+    others = deals["currency"].notna() & (deals["currency"] != (counts.index[0] if len(counts) else ""))
+    yield "deals", "currency", expected, others

@@ -1,0 +1,163 @@
+"""One row per decision: what was known, whether the vendor stepped in, what came of it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from features.problems import TableError
+
+ROW_COLUMNS = ("deal_id", "partner_id", "stage", "decided_at", "stepped_in", "outcome", "amount")
+_PREFIX = "feature."
+_KEY = b"stepin"
+_DTYPES = {
+    "deal_id": "str",
+    "partner_id": "str",
+    "stage": "str",
+    "decided_at": "datetime64[us, UTC]",
+    "stepped_in": "bool",
+    "outcome": "float64",
+    "amount": "float64",
+}
+
+
+@dataclass(frozen=True)
+class FlowStep:
+    """One line of the count: what, how many, and why they are in or out."""
+
+    what: str
+    n: int
+    why: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the step as JSON can hold it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class DecisionTable:
+    """Decisions, their features, and where they come from.
+
+    Attributes
+    ----------
+    rows : DataFrame of n decisions
+        Index ``decision_id``, unique texts; columns ``deal_id``, ``partner_id`` and ``stage`` (texts, may be
+        missing), ``decided_at`` (UTC, may be missing), ``stepped_in`` (bool), ``outcome`` (0 and 1, or a
+        number in ``about["outcome_unit"]``), ``amount`` (in ``about["currency"]``).
+    features : DataFrame of shape (n, n_features)
+        The same index; what the model sees.
+    about : where the decisions come from, as JSON can hold it: kind, outcome, outcome_unit, currency,
+        amount_feature, stage_order, grace_days, horizon_days, exported_at, question, flow, left_out_columns.
+    """
+
+    rows: pd.DataFrame
+    features: pd.DataFrame
+    about: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        assert self.rows.index.equals(self.features.index), "rows and features have different indices"
+        assert self.rows.index.is_unique, "decision ids are not unique"
+        rows = self.rows[list(ROW_COLUMNS)].astype(_DTYPES)
+        rows.index = rows.index.astype("str").rename("decision_id")
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "features", self.features.set_axis(rows.index))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def X(self) -> pd.DataFrame:  # noqa: N802  (scikit-learn's name for it)
+        """What the model sees, shape (n, n_features)."""
+        return self.features
+
+    @property
+    def treatment(self) -> NDArray[np.bool_]:
+        """Whether the vendor stepped in, shape (n,)."""
+        return self.rows["stepped_in"].to_numpy(dtype=bool)
+
+    @property
+    def outcome(self) -> NDArray[np.float64]:
+        """What came of it, shape (n,)."""
+        return self.rows["outcome"].to_numpy(dtype=np.float64)
+
+    @property
+    def groups(self) -> NDArray[np.object_]:
+        """Whose decisions hang together: the partner, or the deal where no partner is known, shape (n,)."""
+        groups = self.rows["partner_id"].where(self.rows["partner_id"].notna(), self.rows["deal_id"])
+        return groups.to_numpy(dtype=object)
+
+    @property
+    def flow(self) -> tuple[FlowStep, ...]:
+        """How many rows of the source are decisions, and why the others are not."""
+        return tuple(FlowStep(**step) for step in self.about["flow"])
+
+    def take(self, mask: NDArray[Any] | Sequence[bool] | pd.Series) -> "DecisionTable":
+        """Return the decisions chosen by a mask of shape (n,); what they are about stays."""
+        chosen = np.asarray(mask)
+        return replace(self, rows=self.rows[chosen], features=self.features[chosen])
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the content; the order of the rows does not matter."""
+        whole = self._combined()
+        hashes = np.sort(pd.util.hash_pandas_object(whole, index=True).to_numpy())
+        types = [
+            f"{name}:{dtype}" for name, dtype in zip(whole.columns, whole.dtypes.astype(str), strict=True)
+        ]
+        head = json.dumps([self.about, types], sort_keys=True)
+        return hashlib.sha256(head.encode() + hashes.astype("<u8").tobytes()).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write one Parquet file, whole or not at all: to a temporary name beside it, then renamed."""
+        path = Path(path)
+        levels = {
+            name: self.features[name].cat.categories.tolist()
+            for name in self.features.select_dtypes("category").columns
+        }
+        said = json.dumps({"format": 1, "about": self.about, "levels": levels})
+        table = pa.Table.from_pandas(self._combined(), nthreads=1)  # more threads warn about time zones
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: said.encode()})
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            pq.write_table(table, temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def read(cls, path: Path) -> "DecisionTable":
+        """Read what ``write`` wrote.
+
+        Raises
+        ------
+        TableError
+            The file is no decision table, or of a later format.
+        """
+        path = Path(path)
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            raise TableError(path.name, None, f"cannot be read as a decision table: {error}") from None
+        metadata = table.schema.metadata or {}
+        if _KEY not in metadata:
+            raise TableError(path.name, None, "is not a decision table; write one with 'stepin features'")
+        said = json.loads(metadata[_KEY])
+        if said["format"] != 1:
+            raise TableError(path.name, None, f"has format {said['format']}; this version reads format 1")
+        whole = table.to_pandas()
+        features = whole[[name for name in whole.columns if name.startswith(_PREFIX)]]
+        features = features.rename(columns=lambda name: name.removeprefix(_PREFIX))
+        for name, levels in said["levels"].items():
+            features[name] = pd.Categorical(features[name], categories=pd.Index(levels, dtype="str"))
+        return cls(whole[list(ROW_COLUMNS)], features, said["about"])
+
+    def _combined(self) -> pd.DataFrame:
+        return pd.concat([self.rows, self.features.add_prefix(_PREFIX)], axis=1)
