@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -123,7 +124,10 @@ class DecisionTable:
             for name in self.features.select_dtypes("category").columns
         }
         said = json.dumps({"format": 1, "about": self.about, "levels": levels})
-        table = pa.Table.from_pandas(self._combined(), nthreads=1)  # more threads warn about time zones
+        with warnings.catch_warnings():
+            # pyarrow 25 reads a column's values in a way that pandas 3.1 warns of; nothing is lost.
+            warnings.filterwarnings("ignore", "Series.values returning an ndarray that drops timezone")
+            table = pa.Table.from_pandas(self._combined())
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: said.encode()})
         temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
