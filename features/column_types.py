@@ -63,9 +63,11 @@ def is_text(values: pd.Series) -> bool:
 
 
 def as_text(values: pd.Series) -> pd.Series:
-    """Return any values as pandas' str, missing where they were missing."""
+    """Return any values as pandas' str, missing where they were; whole numbers without a decimal point."""
     if is_text(values):
         return values.astype("object").astype("str") if values.dtype != "str" else values
+    if pd.api.types.is_float_dtype(values.dtype) and (values.isna() | (values == values.round())).all():
+        values = values.astype("Int64")  # whole numbers turn to floats where one is missing
     return values.astype("object").map(str, na_action="ignore").astype("str")
 
 
@@ -74,10 +76,6 @@ def _never(_bad: Any, text: str) -> Exception:
 
 
 def _to_text(values: pd.Series, _fault: Fault) -> pd.Series:
-    if pd.api.types.is_float_dtype(values.dtype):  # whole numbers turn to floats where one is missing
-        whole = values.isna() | (values == values.round())
-        if whole.all():
-            values = values.astype("Int64")
     text = as_text(values)
     return text.mask(text == "")
 

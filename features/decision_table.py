@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.problems import TableError
+from features.problems import TableError, UserError
 
 ROW_COLUMNS = ("deal_id", "partner_id", "stage", "decided_at", "stepped_in", "outcome", "amount")
 _PREFIX = "feature."
@@ -66,7 +66,9 @@ class DecisionTable:
 
     def __post_init__(self) -> None:
         assert self.rows.index.equals(self.features.index), "rows and features have different indices"
-        assert self.rows.index.is_unique, "decision ids are not unique"
+        if not self.rows.index.is_unique:
+            twice = self.rows.index[self.rows.index.duplicated()]
+            raise TableError("decisions", None, "would share an id; rename the deals or stages", twice)
         rows = self.rows[list(ROW_COLUMNS)].astype(_DTYPES)
         rows.index = rows.index.astype("str").rename("decision_id")
         object.__setattr__(self, "rows", rows)
@@ -165,3 +167,31 @@ class DecisionTable:
 
     def _combined(self) -> pd.DataFrame:
         return pd.concat([self.rows, self.features.add_prefix(_PREFIX)], axis=1)
+
+
+def drop_columns_that_say_nothing(features: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[str, str]]]:
+    """Return the columns that are neither all missing nor constant, and which the others were, and why."""
+    distinct = features.nunique()
+    left_out = [
+        {"column": str(name), "why": "all missing" if distinct[name] == 0 else "the same everywhere"}
+        for name in features.columns
+        if distinct[name] == 0 or (distinct[name] == 1 and features[name].notna().all())
+    ]
+    return features.drop(columns=[line["column"] for line in left_out]), left_out
+
+
+def refuse_one_valued(rows: pd.DataFrame, stepped_in: str, outcome: str) -> None:
+    """Refuse decisions that all went the same way: there is nothing to compare.
+
+    Parameters
+    ----------
+    rows : with ``stepped_in`` and ``outcome``
+    stepped_in, outcome : what the two mean, in words or as the source's column
+    """
+    for column, what in (("stepped_in", stepped_in), ("outcome", outcome)):
+        if rows[column].nunique() < 2:
+            value = rows[column].iloc[0]
+            all_or_none = "All" if value else "None"
+            raise UserError(
+                f"{all_or_none} of the {len(rows):,} decisions {what}; both kinds are needed to compare."
+            )

@@ -8,7 +8,7 @@ import pandas as pd
 
 from features.as_of import NEVER, EventLog, microseconds
 from features.build import build_features, open_deals
-from features.decision_table import DecisionTable, FlowStep
+from features.decision_table import DecisionTable, FlowStep, drop_columns_that_say_nothing, refuse_one_valued
 from features.problems import UserError
 from features.stages import stage_order
 from features.tables import Tables
@@ -75,7 +75,7 @@ def build_decisions(
         outcome=won_in_time.to_numpy(dtype="float64"),
     )
     _refuse_too_little(rows)
-    features, left_out = _informative(_features_at_entry(tables, kept, rows.index))
+    features, left_out = drop_columns_that_say_nothing(_features_at_entry(tables, kept, rows.index))
     about = _about(tables, grace_days, horizon_days, flow, left_out)
     return DecisionTable(rows, features, about)
 
@@ -165,17 +165,6 @@ def _features_at_entry(tables: Tables, entries: pd.DataFrame, index: pd.Index) -
     return build_features(tables, moments.set_index(index))
 
 
-def _informative(features: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[str, str]]]:
-    """Leave out the columns that say nothing, and say which."""
-    distinct = features.nunique()
-    left_out = [
-        {"column": str(name), "why": "all missing" if distinct[name] == 0 else "the same everywhere"}
-        for name in features.columns
-        if distinct[name] == 0 or (distinct[name] == 1 and features[name].notna().all())
-    ]
-    return features.drop(columns=[line["column"] for line in left_out]), left_out
-
-
 def _refuse_too_little(rows: pd.DataFrame) -> None:
     if rows.empty:
         raise UserError(
@@ -188,23 +177,6 @@ def _refuse_too_little(rows: pd.DataFrame) -> None:
             f"at least {FEWEST_PARTNERS} are needed to tell an effect from a partner's habits."
         )
     refuse_one_valued(rows, "stepped in", "won within the horizon")
-
-
-def refuse_one_valued(rows: pd.DataFrame, stepped_in: str, outcome: str) -> None:
-    """Refuse decisions that all went the same way: there is nothing to compare.
-
-    Parameters
-    ----------
-    rows : with ``stepped_in`` and ``outcome``
-    stepped_in, outcome : what the two mean, in words or as the source's column
-    """
-    for column, what in (("stepped_in", stepped_in), ("outcome", outcome)):
-        if rows[column].nunique() < 2:
-            value = rows[column].iloc[0]
-            all_or_none = "All" if value else "None"
-            raise UserError(
-                f"{all_or_none} of the {len(rows):,} decisions {what}; both kinds are needed to compare."
-            )
 
 
 def _about(

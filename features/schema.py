@@ -94,7 +94,8 @@ def read_frame(
         raise UserError(f"{file} is not a file; give a .csv, .csv.gz or .parquet file.")
     try:
         if file.suffix == ".parquet":
-            return pd.read_parquet(file).reset_index(drop=True)
+            frame = pd.read_parquet(file).reset_index(drop=True)
+            return frame.mask(frame.isin(list(missing)))
         return pd.read_csv(
             file,
             sep=delimiter,
