@@ -1,0 +1,226 @@
+import pytest
+from jsonschema import Draft202012Validator
+
+from serving import messages
+from serving.messages import ProblemDetails
+from serving.recommend import Recommender
+
+DEAL: dict = {
+    "deal_id": "D-1",
+    "features": {
+        "amount": 120000.0,
+        "days_open": 12,
+        "stage": "propose",
+        "product_line": "edge",
+        "pair_first_sale": True,
+        "competitor": None,
+    },
+}
+PROBLEM = "application/problem+json"
+
+
+@pytest.fixture(scope="module")
+def page(client):
+    return client.get("/openapi.json").json()
+
+
+def validator(page, schema):
+    return Draft202012Validator({**schema, "components": page["components"]})
+
+
+def documented(page, method, path, response):
+    """The schema that the documentation gives for this answer; fails where it gives none."""
+    status = page["paths"][path][method]["responses"][str(response.status_code)]
+    return status["content"][response.headers["content-type"].partition(";")[0]]["schema"]
+
+
+ASKED = [
+    ("get", "/healthz", "", None, 200),
+    ("get", "/readyz", "", None, 200),
+    ("get", "/v1/model", "", None, 200),
+    ("post", "/v1/recommendations", "", DEAL, 200),
+    ("post", "/v1/recommendations", "?reasons=all", DEAL, 200),
+    ("post", "/v1/recommendations", "", {"deal_id": "D", "features": {}}, 200),
+    ("post", "/v1/recommendations", "?reasons=few", DEAL, 422),
+    ("post", "/v1/recommendations", "", {**DEAL, "features": {"amount": "1"}}, 422),
+    ("post", "/v1/recommendations", "", b"{", 400),
+    ("post", "/v1/recommendations/batch", "", {"deals": [DEAL, DEAL]}, 200),
+    ("post", "/v1/recommendations/batch", "", {"deals": []}, 422),
+    ("post", "/v1/recommendations/batch", "?reasons=all", {"deals": [DEAL]}, 200),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "query", "body", "status"), ASKED)
+def test_every_answer_is_as_the_documentation_says(client, page, method, path, query, body, status):
+    response = client.get(path) if method == "get" else client.post(path + query, body)
+    assert response.status_code == status
+    schema = documented(page, method, path, response)
+    assert list(validator(page, schema).iter_errors(response.json())) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        ("/v1/recommendations", DEAL, messages.Recommendation),
+        ("/v1/recommendations", [], messages.ProblemDetails),
+        ("/v1/model", None, messages.ModelCard),
+    ],
+)
+def test_an_answer_has_the_documented_fields_and_no_others(client, path, body, message):
+    answer = (client.get(path) if body is None else client.post(path, body)).json()
+    assert list(answer) == list(message.model_fields)
+
+
+def test_every_route_and_status_of_the_documentation_is_tried_or_named(page):
+    tried = {(method, path, str(status)) for method, path, _, _, status in ASKED}
+    tried |= {(method, path, "500") for method, path, *_ in ASKED} | {("get", "/v1/model/report", "500")}
+    tried |= {
+        (method, path, status) for method, path, *_ in ASKED if method == "post" for status in ("415", "400")
+    }
+    tried |= {("get", "/v1/model/report", "200")}
+    told = {
+        (method, path, status)
+        for path, methods in page["paths"].items()
+        for method, operation in methods.items()
+        for status in operation["responses"]
+    }
+    assert told == tried
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        DEAL,
+        {"deal_id": "D", "features": {}},
+        {"deal_id": "D", "features": {"amount": 1, "pair_first_sale": False, "stage": "new"}},
+        {"deal_id": "D", "features": {"amount": None}, "as_of": None},
+        {"deal_id": "D" * 200, "features": {}, "as_of": "2025-03-31T12:00:00Z"},
+        {"deal_id": "D" * 201, "features": {}},
+        {"deal_id": "", "features": {}},
+        {"deal_id": "a\tb", "features": {}},
+        {"deal_id": "D"},
+        {"features": {}},
+        {"deal_id": "D", "features": {"amount": "1"}},
+        {"deal_id": "D", "features": {"amount": True}},
+        {"deal_id": "D", "features": {"stage": 1}},
+        {"deal_id": "D", "features": {"stage": "x" * 501}},
+        {"deal_id": "D", "features": {"pair_first_sale": 0}},
+        {"deal_id": "D", "features": {"unknown": 0}},
+        {"deal_id": "D", "features": {}, "more": 0},
+        {"deal_id": "D", "features": {}, "as_of": 5},
+        [],
+    ],
+)
+def test_the_documentation_and_the_server_accept_the_same_requests(client, page, body):
+    schema = page["paths"]["/v1/recommendations"]["post"]["requestBody"]["content"]["application/json"]
+    is_documented = not list(validator(page, schema["schema"]).iter_errors(body))
+    assert (client.post("/v1/recommendations", body).status_code == 200) == is_documented
+    many = page["paths"]["/v1/recommendations/batch"]["post"]["requestBody"]["content"]["application/json"]
+    is_documented = not list(validator(page, many["schema"]).iter_errors({"deals": [body]}))
+    assert (client.post("/v1/recommendations/batch", {"deals": [body]}).status_code == 200) == is_documented
+
+
+def test_the_examples_of_the_documentation_are_answered(client, page):
+    schemas = page["components"]["schemas"]
+    for example in schemas["DealAsked"]["examples"]:
+        assert set(example["features"]) == set(schemas["Features"]["properties"])
+        assert client.post("/v1/recommendations", example).status_code == 200
+    for example in schemas["DealsAsked"]["examples"]:
+        assert client.post("/v1/recommendations/batch", example).status_code == 200
+
+
+def test_people_find_the_documentation_at_docs(client):
+    response = client.get("/docs")
+    assert response.status_code == 200
+    assert "/openapi.json" in response.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "kind", "detail"),
+    [
+        ("GET", "/v1/nothing", {}, 404, "not-found", "Nothing is here. The routes are listed at /docs."),
+        (
+            "GET",
+            "/v1/recommendations",
+            {},
+            405,
+            "method-not-allowed",
+            "This route answers other methods: see the Allow header, and /docs.",
+        ),
+        (
+            "POST",
+            "/v1/recommendations",
+            {"content-type": "text/plain"},
+            415,
+            "wrong-media-type",
+            "Send the body with the header Content-Type: application/json.",
+        ),
+        (
+            "POST",
+            "/v1/recommendations/batch",
+            {},
+            415,
+            "wrong-media-type",
+            "Send the body with the header Content-Type: application/json.",
+        ),
+    ],
+)
+def test_the_frameworks_own_errors_take_the_same_form(client, method, path, headers, status, kind, detail):
+    response = client.ask(method, path, headers=headers)
+    assert (response.status_code, response.headers["content-type"]) == (status, PROBLEM)
+    told = ProblemDetails.model_validate(response.json(), strict=True, extra="forbid")
+    assert (told.type, told.status, told.detail) == (f"urn:stepin:problem:{kind}", status, detail)
+    assert told.errors == []
+    assert response.headers.get("allow") == ("POST" if status == 405 else None)
+
+
+def test_a_failure_of_ours_is_told_without_its_innards(client, monkeypatch):
+    def fail(*_args):
+        raise RuntimeError("innards")
+
+    monkeypatch.setattr(Recommender, "recommend", fail)
+    response = client.post("/v1/recommendations", DEAL)
+    assert (response.status_code, response.headers["content-type"]) == (500, PROBLEM)
+    assert response.json() == {
+        "type": "urn:stepin:problem:failure",
+        "title": "The server failed",
+        "status": 500,
+        "detail": "No answer was made. It is not the request's fault: "
+        "ask again, and tell whoever runs the server.",
+        "errors": [],
+    }
+
+
+def test_the_model_card_says_what_was_learned_and_what_is_wanted(client, made):
+    card = client.get("/v1/model").json()
+    assert {name: card[name] for name in ("name", "version", "trained_at", "currency")} == {
+        name: made.facts[name] for name in ("name", "version", "trained_at", "currency")
+    }
+    assert card["digest"].startswith("sha256:")
+    assert card["estimand"] == made.facts["question"]
+    assert card["learned_from"] == made.facts["learned_from"]
+    assert card["policy"]["break_even_points"] == 3.0
+    assert card["average_uplift_points"] == pytest.approx(2.5)
+    features = {each["name"]: each for each in card["features"]}
+    assert list(features) == [feature.name for feature in made.features()]
+    assert features["amount"]["range"] == [0.0, 500000.0]
+    assert features["product_line"]["levels"] == ["core", "edge"]
+    assert client.recommend({})["model"] == {
+        name: card[name] for name in ("name", "version", "digest", "trained_at")
+    }
+
+
+def test_the_report_is_served_where_the_card_says(client):
+    response = client.get(client.get("/v1/model").json()["report"])
+    assert response.text == "<h1>winter</h1>"
+    assert response.headers["content-type"].startswith("text/html")
+
+
+def test_a_model_without_facts_is_served_under_its_folders_name(tmp_path, make_client, made):
+    client = make_client(made.folder(tmp_path / "bare", made.scorecard(), None))
+    card = client.get("/v1/model").json()
+    assert (card["name"], card["version"], card["report"], card["stages"]) == ("bare", None, None, [])
+    assert messages.ModelCard.model_validate(card)
+    answer = client.recommend(DEAL["features"])
+    assert (answer["stage"], answer["playbook"]) == ("propose", [])
+    assert client.get("/v1/model/report").status_code == 404
