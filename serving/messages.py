@@ -122,7 +122,8 @@ class ModelCard(BaseModel):
     estimand: str | None
     effect_differs: bool = Field(description="False: one average uplift for every deal.")
     average_uplift_points: float
-    evaluation: dict[str, Any]
+    evaluation: dict[str, Any] = Field(description="What newer decisions showed.")
+    doubts: dict[str, Any] = Field(description="What could be wrong even if every figure is right.")
     policy: dict[str, Any]
     stages: list[str]
     currency: str | None

@@ -63,6 +63,7 @@ class ServedModel:
             "effect_differs": bool(self.scorecard.heterogeneous),
             "average_uplift_points": 100 * float(self.scorecard.baseline[0]),
             "evaluation": self.facts.get("evaluation") or {},
+            "doubts": self.facts.get("doubts") or {},
             "policy": self.policy.to_dict(),
             "stages": self.stage_order,
             "currency": self.wording.currency,
@@ -88,7 +89,8 @@ def load(settings: Settings) -> ServedModel:
             f"The model in {folder} learned a numeric outcome, but the server answers in points of win "
             "probability. Use stepin score, or train on won and lost."
         )
-    facts = model_folder.read_facts(folder)
+    named = {"name": settings.model_name, "version": settings.model_version}
+    facts = {**model_folder.read_facts(folder), **{key: text for key, text in named.items() if text}}
     policy = Policy.from_dict({**(facts.get("policy") or {}), **settings.policy_changes()})
     wording = Wording(_words(scorecard, facts), _text(facts.get("currency")))
     return ServedModel(scorecard, policy, wording, folder, manifest.digest, facts)

@@ -100,7 +100,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         sock = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        unknown = isinstance(error, socket.gaierror)
+        unknown = error.errno is None or error.errno < 0  # from the look-up of the name
         why = "no such host" if unknown else os.strerror(error.errno or 0).lower()
         mend = "Name another address" if unknown else "Choose another port; 0 takes a free one"
         raise UserError(f"Cannot listen on port {port} of {host}: {why}. {mend}.") from None

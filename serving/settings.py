@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from features.problems import UserError
 
@@ -16,6 +17,7 @@ _NUMBERS = {
     "cost_per_hour": (0.0, 1e9, "money, in the currency of the amounts"),
     "margin": (1e-6, 1.0, "a share of the deal's amount"),
 }
+_NAMES = ("model_name", "model_version")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Settings:
 
     ``STEPIN_MODEL``
         The model folder that `stepin train` wrote. Needed.
+    ``STEPIN_MODEL_NAME``, ``STEPIN_MODEL_VERSION``
+        What the registry calls the model; each answer says it.
     ``STEPIN_BREAK_EVEN_POINTS``
         Uplift in percentage points that pays for stepping in, where costs are not given.
     ``STEPIN_HOURS``
@@ -41,6 +45,8 @@ class Settings:
     hours: float | None = None
     cost_per_hour: float | None = None
     margin: float | None = None
+    model_name: str | None = None
+    model_version: str | None = None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -59,13 +65,17 @@ class Settings:
                 "STEPIN_MODEL should be a model folder; came a registry address. "
                 "Start the server with stepin serve, which looks it up."
             )
-        return cls(Path(model), **{field: _number(environ, field) for field in _NUMBERS})
+        numbers = {field: _number(environ, field) for field in _NUMBERS}
+        names = {field: environ.get(_variable(field), "").strip() or None for field in _NAMES}
+        given: dict[str, Any] = {**numbers, **names}
+        return cls(Path(model), **given)
 
     def to_environ(self) -> dict[str, str]:
         """Write the variables that `from_environ` reads back to the same settings."""
         numbers = {_variable(field): getattr(self, field) for field in _NUMBERS}
         given = {name: repr(float(value)) for name, value in numbers.items() if value is not None}
-        return {"STEPIN_MODEL": str(self.model.absolute()), **given}
+        names = {_variable(field): getattr(self, field) for field in _NAMES if getattr(self, field)}
+        return {"STEPIN_MODEL": str(self.model.absolute()), **given, **names}
 
     def policy_changes(self) -> dict[str, float]:
         """Return the numbers that override the policy of the model's facts."""

@@ -224,3 +224,9 @@ def test_a_model_without_facts_is_served_under_its_folders_name(tmp_path, make_c
     answer = client.recommend(DEAL["features"])
     assert (answer["stage"], answer["playbook"]) == ("propose", [])
     assert client.get("/v1/model/report").status_code == 404
+
+
+def test_a_registered_model_is_called_what_the_registry_calls_it(model, make_client):
+    client = make_client(model, model_name="stepin", model_version="12")
+    told = client.recommend({})["model"]
+    assert (told["name"], told["version"], told["trained_at"]) == ("stepin", "12", "2025-05-31T08:00:00Z")

@@ -2,6 +2,8 @@ import json
 import time
 from datetime import UTC, datetime
 
+import numpy as np
+import pandas as pd
 import pytest
 from fastapi.responses import JSONResponse
 
@@ -9,6 +11,7 @@ from features.problems import UserError
 from serving.app import create_app
 from serving.recommend import Recommender
 from serving.settings import Settings
+from training.uplift import UpliftModel
 
 NOW = datetime(2025, 6, 1, tzinfo=UTC)
 
@@ -61,6 +64,30 @@ def test_a_model_of_a_numeric_outcome_is_refused(tmp_path, made):
 
 def test_settings_that_do_not_fit_the_models_policy_are_refused(model):
     assert refusal(model, hours=3.0) == "hours and cost_per_hour belong together: give both, or neither."
+
+
+def test_a_model_as_it_is_learned_is_served(tmp_path, make_client):
+    rng = np.random.default_rng(3)
+    n = 400
+    deals = pd.DataFrame(
+        {
+            "size": np.where(rng.random(n) < 0.1, np.nan, rng.lognormal(size=n)),
+            "product": pd.Categorical(rng.choice(["core", "edge"], n)),
+            "first_sale": pd.array(rng.random(n) < 0.4, dtype="boolean"),
+        }
+    )
+    stepped_in = rng.random(n) < 0.5
+    won = rng.random(n) < 0.3 + 0.4 * stepped_in * deals["first_sale"].to_numpy(bool)
+    learned = UpliftModel(draws=40, most_pairs=2).fit(deals, stepped_in, won)
+    learned.save(tmp_path / "m")
+    client = make_client(tmp_path / "m")
+    for row in range(20):
+        values = deals.iloc[row].astype(object).where(deals.iloc[row].notna(), None).to_dict()
+        answer = client.recommend({**values, "first_sale": bool(values["first_sale"])}, "?reasons=all")
+        points = answer["baseline_points"] + sum(each["points"] for each in answer["reasons"])
+        assert points == pytest.approx(answer["uplift_points"], abs=1e-6)
+        expected = 100 * learned.predict(deals.iloc[[row]])[0]
+        assert answer["uplift_points"] == pytest.approx(expected, abs=1e-7)
 
 
 def test_an_answer_takes_under_five_milliseconds_of_the_server(tmp_path, made, make_client):

@@ -25,12 +25,14 @@ def test_every_variable_is_read():
 
 
 def test_settings_survive_the_way_through_the_environment(tmp_path):
-    settings = Settings(tmp_path, break_even_points=0.1 + 0.2, margin=0.25)
+    settings = Settings(
+        tmp_path, break_even_points=0.1 + 0.2, margin=0.25, model_name="winter", model_version="3"
+    )
     assert Settings.from_environ(settings.to_environ()) == settings
 
 
 def test_every_variable_is_documented():
-    variables = Settings(Path("m"), 1, 1, 1, 1).to_environ()
+    variables = Settings(Path("m"), 1, 1, 1, 1, "winter", "3").to_environ()
     assert [name for name in variables if f"``{name}``" not in (Settings.__doc__ or "")] == []
 
 
