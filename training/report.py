@@ -71,14 +71,14 @@ def view(facts: Mapping[str, Any], evaluation: Evaluation, card: Scorecard) -> d
         "evaluation": evaluation,
         "evidence": _EVIDENCE[evaluation.evidence],
         "average": _figure(evaluation.average, evaluation.outcome),
-        "break_even": _size(evaluation.break_even, evaluation.outcome),
+        "break_even": _size(evaluation.break_even, evaluation.outcome).removeprefix("+"),
         "advice": [(words, evaluation.advice_shares.get(name, 0.0)) for name, words in _ADVICE],
         "claims": _claims(evaluation),
         "forest": _forest(evaluation),
         "judged": _judged(evaluation),
         "worth": _worth(evaluation),
         "terms": _terms(facts, evaluation.outcome, card) if card.heterogeneous else [],
-        "doubts": _doubts(facts.get("doubts") or {}, evaluation.outcome),
+        "doubts": _doubts(facts, evaluation.outcome),
         "assumptions": ASSUMPTIONS,
         "settings": sorted(_flat(facts.get("settings") or {}).items()),
     }
@@ -157,9 +157,8 @@ def _worth(evaluation: Evaluation) -> list[dict[str, str]]:
 
 def _terms(facts: Mapping[str, Any], outcome: str, card: Scorecard) -> list[dict[str, Any]]:
     """The largest terms, numbers as curves and levels as bars."""
-    known = facts.get("source_kind") == "crm"
     tables = [table for table in card.tables() if table.importance > 0][:_MOST_TERMS]
-    return [_term(table, outcome, catalog.feature(table.term) if known else None) for table in tables]
+    return [_term(table, outcome, _words(facts, table.term)) for table in tables]
 
 
 def _term(table: TermTable, outcome: str, words: catalog.Feature | None) -> dict[str, Any]:
@@ -202,15 +201,28 @@ def _levels(table: TermTable, outcome: str, words: catalog.Feature | None) -> li
     return [*rows[:half], between, *rows[-half:]]
 
 
-def _doubts(doubts: Mapping[str, Any], outcome: str) -> dict[str, Any]:
+def _words(facts: Mapping[str, Any], name: str) -> catalog.Feature | None:
+    """What the catalog says of a feature of CRM tables; None for a column of one's own."""
+    return catalog.feature(name) if facts.get("source_kind") == "crm" else None
+
+
+def _label(facts: Mapping[str, Any], name: str) -> str:
+    words = _words(facts, name)
+    return words.label if words else name
+
+
+def _doubts(facts: Mapping[str, Any], outcome: str) -> dict[str, Any]:
+    doubts = facts.get("doubts") or {}
     overlap = doubts.get("overlap") or {}
     erase, per_unit = doubts.get("strength_to_erase"), doubts.get("bias_per_unit_strength")
     return {
         "outside": overlap.get("share_outside"),
         "rules": overlap.get("rules") or [],
-        "missing": list((doubts.get("missing") or {}).items())[:10],
+        "missing": [(_label(facts, name), share) for name, share in (doubts.get("missing") or {}).items()][
+            :10
+        ],
         "clipped": doubts.get("clipped_share"),
-        "measure": doubts.get("measure"),
+        "measure": _label(facts, doubts.get("measure") or ""),
         "erase": None if erase is None else f"{erase:.1f}",
         "per_unit": None if per_unit is None else _size(per_unit, outcome).removeprefix("+"),
     }

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 from training.clustered import Estimate
 
@@ -78,8 +79,7 @@ def curve(xs: Sequence[float], points: Sequence[float], unit: str, scale: float)
     axes.fill_between(x, 0, y, where=(y >= 0).tolist(), interpolate=True, color=BLUE, alpha=0.15, lw=0)
     axes.fill_between(x, 0, y, where=(y <= 0).tolist(), interpolate=True, color=RED, alpha=0.15, lw=0)
     axes.plot(x, y, color=INK, lw=2)
-    if len(x) and x.min() >= 0 and x.max() > 50 * max(float(np.median(x)), 1e-12):
-        axes.set_xscale("symlog", linthresh=max(float(np.median(x)), 1e-12))
+    _spread_out(axes, x)
     axes.set_ylabel(unit.capitalize(), fontsize=8)
     axes.tick_params(labelsize=8)
     return _address(figure)
@@ -97,6 +97,17 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
     axes.tick_params(colors=INK, labelsize=9)
     axes.ticklabel_format(useOffset=False)
     return figure, axes
+
+
+def _spread_out(axes: Axes, x: np.ndarray) -> None:
+    """Amounts and counts lie close together and far out: a logarithmic axis for them, short tick labels."""
+    middle = float(np.median(x)) if len(x) else 0.0
+    if len(x) and x.min() > 0 and x.max() > 10 * middle:
+        axes.set_xscale("log")
+    elif len(x) and x.min() == 0 and x.max() > 10 * max(middle, 1.0):
+        axes.set_xscale("symlog", linthresh=max(middle, 1.0))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _within(axes: Axes, *values: np.ndarray) -> None:

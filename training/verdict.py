@@ -36,6 +36,7 @@ def verdict(evidence: str, average: Estimate, gains: dict[str, Estimate], outcom
         seen = f"{average.n} comparable held-out decisions of {average.n_groups} partners"
         return f"The evidence is not enough: {seen}."
     mean = f"{amount(average.value, outcome)} ({span(average, outcome)})"
+    what = "the chance of winning" if outcome == "binary" else "the outcome"
     if evidence == DIFFERING:
         better = min(gains[name].value for name in ("always", "never"))
         return (
@@ -44,22 +45,29 @@ def verdict(evidence: str, average: Estimate, gains: dict[str, Estimate], outcom
         )
     if evidence == AVERAGE_ONLY:
         return (
-            f"Stepping in changes the outcome by {mean} on average; that it helps some deals more than "
+            f"Stepping in changes {what} by {mean} on average; that it helps some deals more than "
             "others can't be told from chance, so the advice rests on the average alone."
         )
     return (
-        f"The evidence is not enough: stepping in changes the outcome by {mean} on average over {average.n} "
+        f"The evidence is not enough: stepping in changes {what} by {mean} on average over {average.n} "
         f"decisions of {average.n_groups} partners, which leaves open whether it pays."
     )
 
 
 def amount(value: float, outcome: str) -> str:
     """Effect as people read it: ``+2.3 points``, or ``+1,200`` in a numeric outcome's own unit."""
-    return f"{100 * value:+.1f} points" if outcome == "binary" else f"{value:+,.4g}"
+    return f"{_signed(value, outcome)} points" if outcome == "binary" else _signed(value, outcome)
 
 
 def span(estimate: Estimate, outcome: str) -> str:
     """Interval as people read it: ``95% interval -1.0 to +5.6``."""
+    return f"95% interval {_signed(estimate.lo, outcome)} to {_signed(estimate.hi, outcome)}"
+
+
+def _signed(value: float, outcome: str) -> str:
+    """Number with its sign, and no sign where it rounds to nothing."""
     if outcome == "binary":
-        return f"95% interval {100 * estimate.lo:+.1f} to {100 * estimate.hi:+.1f}"
-    return f"95% interval {estimate.lo:+,.4g} to {estimate.hi:+,.4g}"
+        text = f"{100 * value:+.1f}"
+    else:
+        text = f"{value:+,.0f}" if abs(value) >= 100 else f"{value:+.3g}"
+    return text.lstrip("+-") if float(text.replace(",", "")) == 0 else text

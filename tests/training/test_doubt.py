@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_limits
 
 from training.clustered import Estimate
 from training.doubt import (
@@ -92,9 +93,16 @@ def test_missing_shares_name_only_what_is_missing():
     assert missing_shares(frame) == {"half": 0.5, "some": 0.25}
 
 
+@pytest.fixture
+def one_thread():
+    """On a busy machine the threads of small fits wait for each other, many times as long as they work."""
+    with threadpool_limits(limits=1):
+        yield
+
+
 @pytest.mark.parametrize(("measure", "measures"), [("size", True), ("noise", False), (None, False)])
-def test_deal_size_measures_hidden_factors_and_noise_does_not(make_world, measure, measures):
-    world = make_world(3000, seed=2)
+def test_deal_size_measures_hidden_factors_and_noise_does_not(make_world, one_thread, measure, measures):
+    world = make_world(2000, seed=2)
     model = UpliftModel(random_state=0, n_jobs=1).fit(world.X, world.treatment, world.outcome, world.partner)
     table = SimpleNamespace(
         X=world.X,
@@ -104,10 +112,11 @@ def test_deal_size_measures_hidden_factors_and_noise_does_not(make_world, measur
         about={"amount_feature": measure},
     )
     nuisances = cross_fit_for_judging(world.X, world.treatment, world.outcome, world.partner, 1, 1)
-    judged = SimpleNamespace(average=Estimate(0.04, 0.01, 0.02, 0.06, 3000, 60))
+    judged = SimpleNamespace(average=Estimate(0.04, 0.01, 0.02, 0.06, 2000, 60))
     found = json.loads(json.dumps(doubts(table, nuisances, model, judged, 1), allow_nan=False))
     assert found["missing"].keys() == {"complexity"}
-    assert found["missing"]["complexity"] == pytest.approx(0.05, abs=0.01)
-    assert 0 <= found["overlap"]["share_outside"] < 0.4
+    assert found["missing"]["complexity"] == pytest.approx(world.X["complexity"].isna().mean())
+    shares = [rule["share"] for rule in found["overlap"]["rules"]]
+    assert found["overlap"]["share_outside"] == pytest.approx(sum(shares))
     strength = found["bias_per_unit_strength"] or 0
     assert (strength > 0.02) == measures

@@ -19,6 +19,7 @@ from training.evaluate import (
     policy_value,
 )
 from training.policy import Policy
+from training.verdict import amount
 
 
 def planted(n=6000, partners=60, effect=None, seed=3):
@@ -279,9 +280,14 @@ def test_effects_that_differ_are_seen():
 @pytest.mark.parametrize(
     ("effect", "n", "evidence", "opening"),
     [
-        (0.10, 3000, "average_only", "Stepping in changes the outcome by +"),
-        (-0.05, 3000, "average_only", "Stepping in changes the outcome by -"),
-        (0.015, 600, "not_enough", "The evidence is not enough: stepping in changes the outcome by +"),
+        (0.10, 3000, "average_only", "Stepping in changes the chance of winning by +"),
+        (-0.05, 3000, "average_only", "Stepping in changes the chance of winning by -"),
+        (
+            0.015,
+            600,
+            "not_enough",
+            "The evidence is not enough: stepping in changes the chance of winning by +",
+        ),
     ],
 )
 def test_one_effect_for_all_is_called_one_effect(effect, n, evidence, opening):
@@ -347,6 +353,21 @@ def test_the_judgement_is_plain_json():
             "gain",
         }
         assert all(math.isfinite(number) for number in found.metrics().values())
+
+
+@pytest.mark.parametrize(
+    ("value", "outcome", "words"),
+    [
+        (0.0234, "binary", "+2.3 points"),
+        (-0.031, "binary", "-3.1 points"),
+        (-0.0004, "binary", "0.0 points"),
+        (1234.5, "numeric", "+1,234"),
+        (0.123, "numeric", "+0.123"),
+        (-25_000.0, "numeric", "-25,000"),
+    ],
+)
+def test_an_effect_in_words_has_its_sign_and_unit(value, outcome, words):
+    assert amount(value, outcome) == words
 
 
 # --- what simpler comparisons would have claimed

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_limits
 
 from features.problems import UserError
 from training import model_folder, registry
@@ -22,7 +23,10 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, make_world):
     world = make_world(400, seed=0)
-    model = UpliftModel(random_state=0, n_jobs=1).fit(world.X, world.treatment, world.outcome, world.partner)
+    with threadpool_limits(limits=1):  # threads of so small a fit mostly wait for each other
+        model = UpliftModel(random_state=0, n_jobs=1).fit(
+            world.X, world.treatment, world.outcome, world.partner
+        )
     place = tmp_path_factory.mktemp("models") / "my model"
     model.save(place)
     return place
