@@ -38,10 +38,11 @@ def verdict(evidence: str, average: Estimate, gains: dict[str, Estimate], outcom
     mean = f"{amount(average.value, outcome)} ({span(average, outcome)})"
     what = "the chance of winning" if outcome == "binary" else "the outcome"
     if evidence == DIFFERING:
-        better = min(gains[name].value for name in ("always", "never"))
+        worth = min((gains[name] for name in ("always", "never")), key=lambda gain: gain.value)
         return (
-            f"Stepping in helps some deals more than others: {mean} on average, and following the advice "
-            f"gains {amount(better, outcome)} per decision over the better of always and never."
+            f"Stepping in helps some deals more than others: {mean} on average, and following the advice gains "
+            f"{amount(worth.value, outcome)} per decision ({span(worth, outcome)}) over the better of always "
+            "and never."
         )
     if evidence == AVERAGE_ONLY:
         return (
