@@ -41,8 +41,8 @@ def verdict(evidence: str, average: Estimate, gains: dict[str, Estimate], outcom
         worth = min((gains[name] for name in ("always", "never")), key=lambda gain: gain.value)
         return (
             f"Stepping in helps some deals more than others: {mean} on average, and following the advice "
-            f"gains {amount(worth.value, outcome)} per decision ({span(worth, outcome)}) over the better of always "
-            "and never."
+            f"gains {amount(worth.value, outcome)} per decision ({span(worth, outcome)}) over the better "
+            "of always and never."
         )
     if evidence == AVERAGE_ONLY:
         return (
