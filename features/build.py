@@ -64,7 +64,7 @@ def open_deals(tables: Tables, as_of: pd.Timestamp | None = None) -> pd.DataFram
     ``as_of`` defaults to a microsecond after the export, so that all of it is known. Deals without a stage
     on record are left out. Sorted by deal.
     """
-    moment = tables.now + pd.Timedelta(1, unit="us") if as_of is None else pd.Timestamp(as_of)
+    moment = tables.now.as_unit("us") + pd.Timedelta(1, unit="us") if as_of is None else pd.Timestamp(as_of)
     deals = tables.deals
     is_open = (deals["created_at"] < moment) & ~(deals["closed_at"] < moment)
     stages = current_stages(tables.stage_entries, moment)

@@ -51,10 +51,11 @@ def stage_history(
 def current_stages(entries: pd.DataFrame, as_of: pd.Timestamp) -> pd.DataFrame:
     """Return each deal's stage as recorded before ``as_of``: columns deal_id, stage, entered_at.
 
-    Of two entries at the same instant the later stage by ``stage_order`` counts.
+    Of two entries at the same instant the later stage by ``stage_order``, as known then, counts.
     """
-    known = known_at(entries["entered_at"], entries["recorded_at"]) < as_of.as_unit("us").value
-    place = entries["stage"].map({stage: i for i, stage in enumerate(stage_order(entries))})
-    seen = entries.assign(_place=place)[known].sort_values(["deal_id", "entered_at", "_place"])
+    known = known_at(entries["entered_at"], entries["recorded_at"])
+    seen = entries[known < microseconds(pd.Series([as_of]))]
+    place = seen["stage"].map({stage: i for i, stage in enumerate(stage_order(seen))})
+    seen = seen.assign(_place=place).sort_values(["deal_id", "entered_at", "_place"])
     latest = seen.drop_duplicates("deal_id", keep="last")
     return latest[["deal_id", "stage", "entered_at"]].reset_index(drop=True)
