@@ -97,9 +97,14 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     if not 0 <= port <= 65535:
         raise UserError(f"The port should be a number from 0 to 65535; came {port}.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sends small answers at once only where the socket says that it is TCP: else they wait 40 ms.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        sock = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
     except OSError as error:
+        sock.close()
         unknown = error.errno is None or error.errno < 0  # from the look-up of the name
         why = "no such host" if unknown else os.strerror(error.errno or 0).lower()
         mend = "Name another address" if unknown else "Choose another port; 0 takes a free one"

@@ -82,14 +82,14 @@ def change(points: float) -> str:
 
 
 def quantity(value: float, unit: str, currency: str | None = None) -> str:
-    """Write a number with its unit: "1 day", "1,200 people", "35%", "120,000 EUR"."""
-    if unit == "share":
+    """Write a number with its unit: "1 day", "1,200 people", "35%", "2.4 times", "120,000 EUR"."""
+    if unit == "share" or (unit == "ratio" and abs(value) < 1):
         return f"{_digits(100 * value)}%"
     if unit == "ratio":
         return f"{_digits(value)} times"
     if unit == "currency":
         return f"{_digits(value)} {currency}" if currency else _digits(value)
-    digits = _digits(value)
+    digits = _digits(round(value) if unit == "days" and abs(value) >= 10 else value)
     singular, plural = _UNITS.get(unit, ("", ""))
     return f"{digits} {singular if digits in ('1', '-1') else plural}".rstrip()
 
