@@ -59,7 +59,8 @@ QUESTIONS = {
         count(x.deal_id) filter (x.partner_id = a.partner_id and x.outcome = 'won' and x.closed_at < a.moment)
             as pair_wins_before,
         count(x.deal_id) filter (
-            x.partner_id = a.partner_id and x.outcome = 'won' and x.closed_at < a.moment) = 0 as pair_first_sale,
+            x.partner_id = a.partner_id and x.outcome = 'won' and x.closed_at < a.moment) = 0
+            as pair_first_sale,
         days(max(x.created_at) filter (x.partner_id = a.partner_id), any_value(a.moment))
             as pair_days_since_last_deal
         """,
