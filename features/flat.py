@@ -55,9 +55,7 @@ def read_flat(source: Path, columns: Path, for_scoring: bool = False) -> Decisio
         _refuse_too_little(rows, meaning, source.name)
         features, left_out = drop_columns_that_say_nothing(features)
     if features.columns.empty:
-        raise UserError(
-            f"{source.name}: no column is left to be a feature; see [features] of {meaning.name}."
-        )
+        raise UserError(f"{source.name}: no column is left as a feature; see [features] of {meaning.name}.")
     return DecisionTable(rows, features, _about(meaning, features, flow, left_out))
 
 
