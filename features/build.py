@@ -61,10 +61,12 @@ def build_features(tables: Tables, moments: pd.DataFrame) -> pd.DataFrame:
 def open_deals(tables: Tables, as_of: pd.Timestamp | None = None) -> pd.DataFrame:
     """Return the moments of the deals that are open at ``as_of``, each in the stage last recorded.
 
-    ``as_of`` defaults to a microsecond after the export, so that all of it is known. Deals without a stage
+    ``as_of`` defaults to a microsecond after the export, so that all of it is known; without an
+    offset it is UTC. Deals without a stage
     on record are left out. Sorted by deal.
     """
     moment = tables.now.as_unit("us") + pd.Timedelta(1, unit="us") if as_of is None else pd.Timestamp(as_of)
+    moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment
     deals = tables.deals
     is_open = (deals["created_at"] < moment) & ~(deals["closed_at"] < moment)
     stages = current_stages(tables.stage_entries, moment)

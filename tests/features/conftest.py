@@ -62,7 +62,7 @@ def random_tables(seed: int, n_deals: int = 120, n_partners: int = 12, n_custome
         }
     ).drop_duplicates(["deal_id", "stage", "entered_at"])
     helped = rng.integers(0, n_deals, n_deals)
-    started = created[helped] + rng.integers(-3, 90, n_deals)
+    started = created[helped] + rng.integers(-60, 60, n_deals)
     ended = np.where(rng.random(n_deals) < 0.3, np.nan, started + rng.integers(0, 30, n_deals))
     involvements = pd.DataFrame(
         {
@@ -82,7 +82,7 @@ def random_tables(seed: int, n_deals: int = 120, n_partners: int = 12, n_custome
             "customer_id": rng.choice(customers, n_pairs),
             "since": times(np.where(rng.random(n_pairs) < 0.2, np.nan, known)),
             "executive_contact": pd.array(rng.random(n_pairs) < 0.5, dtype="boolean"),
-            "recorded_at": times(late(known.astype(float), rng)),
+            "recorded_at": times(late(known - rng.choice([0, 0, 60], n_pairs), rng)),
         }
     )
     relationships.loc[::9, "executive_contact"] = pd.NA
@@ -98,7 +98,7 @@ def random_tables(seed: int, n_deals: int = 120, n_partners: int = 12, n_custome
                 "region": rng.choice(["north", "south"], n_partners),
                 "employees": rng.integers(1, 500, n_partners),
                 "certifications": rng.integers(0, 9, n_partners),
-                "joined_at": times(rng.integers(-900, 100, n_partners).astype(float)),
+                "joined_at": times(rng.integers(-300, 300, n_partners).astype(float)),
                 "segment": rng.choice(["x", "y"], n_partners),
             }
         ),

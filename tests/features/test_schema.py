@@ -81,6 +81,13 @@ def test_whole_number_ids_are_texts_without_a_decimal_point(the_clock):
     assert tables.partners.loc[0, ["partner_id", "tier"]].tolist() == ["7", "1"]
 
 
+def test_a_deal_may_close_and_enter_its_first_stage_when_it_is_created(the_clock):
+    created = ["2024-05-01", "2024-02-01", "2024-03-01"]
+    entered = {"entered_at": ["2024-05-01", "2024-02-02"]}
+    deals = check(small(deals={"created_at": created}, stage_entries=entered), the_clock).deals
+    assert deals.loc[0, "closed_at"] == deals.loc[0, "created_at"]
+
+
 def test_missing_amounts_are_welcome(the_clock):
     amounts = check(small(deals={"amount": [np.nan, 1.0, np.nan]}), the_clock).deals["amount"]
     assert amounts.isna().tolist() == [True, False, True]
