@@ -1,1 +1,362 @@
-"""The front door: the command line."""
+"""The front door: ``stepin`` on the command line.
+
+Progress goes to stderr, results to stdout; ``--json`` gives one JSON document on stdout. Exit status 0 is
+done, 1 refused or failed, 2 wrong usage. Each floor is imported only by the commands that need it.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+_columns = click.option(
+    "--columns",
+    type=click.Path(path_type=Path),
+    help="Columns file (TOML) of a flat table: which column is what.",
+)
+_path = click.Path(path_type=Path)
+
+
+def main() -> None:
+    """Run a command; a user's mistake ends in one sentence and status 1."""
+    from features.problems import UserError
+
+    try:
+        cli(prog_name="stepin")
+    except UserError as error:
+        click.echo(f"stepin: {error}", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name in _OURS:
+            raise
+        click.echo(
+            f"stepin: this command needs {error.name}, which is not installed. "
+            "Install what learning needs with: pip install 'stepin[train]'",
+            err=True,
+        )
+        sys.exit(1)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        click.echo(f"stepin: {what}.", err=True)
+        sys.exit(1)
+
+
+_OURS = ("features", "training", "serving", "stepin_demo")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="stepin")
+def cli() -> None:
+    """Step in, or step back? Learns from past partner deals when vendor involvement raised the
+    probability of winning, and says so deal by deal.
+    """
+
+
+@cli.command()
+@click.option("--deals", default=20_000, show_default=True, help="Deals to simulate.")
+@click.option("--seed", default=0, show_default=True, help="The same seed, the same CRM.")
+@click.option(
+    "--out", type=_path, default=Path("stepin-demo"), show_default=True, help="Folder for all it makes."
+)
+@click.option("--serve", "keep_serving", is_flag=True, help="Keep the server up at the end.")
+@_json
+def demo(deals: int, seed: int, out: Path, keep_serving: bool, as_json: bool) -> None:
+    """Make the whole journey on a simulated CRM: simulate, train, register, serve, ask."""
+    import stepin_demo
+
+    stepin_demo.run(deals, seed, out, keep_serving, as_json)
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=_path)
+@click.option("--deals", default=20_000, show_default=True, help="Deals to simulate.")
+@click.option("--seed", default=0, show_default=True, help="The same seed, the same CRM.")
+@click.option("--no-effect", is_flag=True, help="Make the vendor's help worth exactly nothing.")
+@_json
+def simulate(folder: Path, deals: int, seed: int, no_effect: bool, as_json: bool) -> None:
+    """Write the tables of a simulated CRM, whose truth is known, to DIR."""
+    from features.simulator import refuse_occupied
+    from features.simulator import simulate as make
+
+    refuse_occupied(folder)
+    with _waiting(f"Simulating {deals:,} deals"):
+        made = make(deals, seed, effect=not no_effect)
+        made.write(folder)
+    counts = {name: len(table) for name, table in made.tables.by_name().items()}
+    average = float(made.truth["uplift"].mean())
+    _say(
+        {"folder": str(folder), "rows": counts, "true_average_uplift_points": 100 * average},
+        as_json,
+        f"{folder}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()),
+        f"The truth lies apart in {folder / 'truth.parquet'}: {100 * average:+.1f} points on average.",
+        f"Next: stepin train {folder} --out MODEL",
+    )
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=_path)
+@click.argument("out", metavar="OUT.parquet", type=_path)
+@click.option("--grace-days", default=14, show_default=True, help="Days within which stepping in counts.")
+@click.option("--horizon-days", default=180, show_default=True, help="Days within which a win counts.")
+@_json
+def features(folder: Path, out: Path, grace_days: int, horizon_days: int, as_json: bool) -> None:
+    """Turn the CRM tables in DIR into the decision table OUT.parquet."""
+    from features import build_decisions, read_tables
+
+    with _waiting("Building decisions and their features"):
+        decisions = build_decisions(read_tables(folder), grace_days, horizon_days)
+        decisions.write(out)
+    lines = [f"  {step['n']:>9,}  {step['what']}: {step['why']}" for step in decisions.about["flow"]]
+    _say(
+        {"decisions": len(decisions.rows), "out": str(out), "about": decisions.about},
+        as_json,
+        f"{out}: {len(decisions.rows):,} decisions x {decisions.features.shape[1]} features",
+        *lines,
+    )
+
+
+@cli.command()
+@click.argument("source", type=_path)
+@_columns
+@click.option("--out", type=_path, help="Model folder to write. [default: stepin-model]")
+@click.option("--overwrite", is_flag=True, help="Replace a model that stands there.")
+@click.option("--register", "register_as", metavar="NAME", help="Register the model in MLflow.")
+@click.option("--seed", default=0, show_default=True, help="The same seed, the same model.")
+@click.option(
+    "--break-even", default=3.0, show_default=True, help="Points of uplift that pay for stepping in."
+)
+@click.option("--hours", type=float, help="Vendor hours that stepping in takes.")
+@click.option("--cost-per-hour", type=float, help="What such an hour costs.")
+@click.option("--margin", type=float, help="Share of a deal's amount that a win earns.")
+@click.option("--jobs", type=int, default=-1, help="Threads for the folds; -1 is one a core.")
+@click.option("--track/--no-track", default=True, show_default=True, help="Record the run in MLflow.")
+@_json
+def train(
+    source: Path,
+    columns: Path | None,
+    out: Path | None,
+    overwrite: bool,
+    register_as: str | None,
+    seed: int,
+    break_even: float,
+    hours: float | None,
+    cost_per_hour: float | None,
+    margin: float | None,
+    jobs: int,
+    track: bool,
+    as_json: bool,
+) -> None:
+    """Learn from SOURCE, judge on its newest deals, write a model folder.
+
+    SOURCE is a folder of CRM tables, a decision table made by `stepin features`, or a CSV, CSV.GZ or
+    Parquet file with a row per decision (then --columns says which column is what).
+    """
+    from training.config import TrainingConfig
+    from training.model_folder import refuse_occupied
+    from training.pipeline import STEPS
+    from training.pipeline import train as learn
+    from training.policy import Policy
+    from training.tracking import track as record
+
+    folder = out or Path("stepin-model")
+    refuse_occupied(folder, overwrite)
+    policy = Policy(break_even_points=break_even, hours=hours, cost_per_hour=cost_per_hour, margin=margin)
+    config = TrainingConfig(random_state=seed, n_jobs=jobs, policy=policy)
+    with _steps(2 + len(STEPS)) as notify:
+        notify("Reading and building decisions")
+        decisions = read_source(source, columns)
+        trained = learn(
+            decisions, folder, config, name=register_as or "stepin", overwrite=overwrite, notify=notify
+        )
+        notify("Recording the run")
+        run = record(trained, decisions, config, register_as) if track or register_as else None
+    _say(
+        {
+            "model": str(folder),
+            "digest": trained.digest,
+            "version": run.version if run else None,
+            "run_id": run.run_id if run else None,
+            "facts": trained.facts,
+        },
+        as_json,
+        *_outcome_lines(trained, run),
+    )
+
+
+@cli.command()
+@click.argument("model")
+@click.argument("source", type=_path)
+@click.argument("out", metavar="OUT.parquet", type=_path)
+@_columns
+@_json
+def score(model: str, source: Path, out: Path, columns: Path | None, as_json: bool) -> None:
+    """Advise on every decision of SOURCE, or on the open deals of a folder of CRM tables."""
+    from training.scoring import score_table
+
+    folder = _model_folder(model)
+    with _waiting("Scoring"):
+        table = score_table(folder, read_source(source, columns, for_scoring=True))
+        _write_parquet(table, out)
+    shares = table["advice"].value_counts().to_dict()
+    _say(
+        {"out": str(out), "decisions": len(table), "advice": shares},
+        as_json,
+        f"{out}: {len(table):,} decisions",
+        *(f"  {n:>9,}  {advice}" for advice, n in shares.items()),
+    )
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8080, show_default=True, help="Port; 0 takes a free one.")
+@click.option("--workers", default=1, show_default=True, help="Processes.")
+def serve(model: str, host: str, port: int, workers: int) -> None:
+    """Serve MODEL, a model folder or models:/NAME@ALIAS, over HTTP until stopped."""
+    from serving.server import serve as run
+    from serving.settings import Settings
+
+    environ = {**os.environ, "STEPIN_MODEL": str(_model_folder(model))}
+    run(Settings.from_environ(environ), host, port, workers)
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("version", type=int)
+@_json
+def promote(name: str, version: int, as_json: bool) -> None:
+    """Make VERSION of the registered model NAME the champion."""
+    from training import registry
+
+    former = registry.promote(name, version)
+    was = f" (before: version {former})" if former else ""
+    _say(
+        {"name": name, "champion": version, "previous": former},
+        as_json,
+        f"models:/{name}@champion is version {version}{was}",
+    )
+
+
+@cli.command()
+@click.argument("name")
+@_json
+def rollback(name: str, as_json: bool) -> None:
+    """Give the title back to the champion before."""
+    from training import registry
+
+    version = registry.rollback(name)
+    _say({"name": name, "champion": version}, as_json, f"models:/{name}@champion is version {version} again")
+
+
+def read_source(source: Path, columns: Path | None, for_scoring: bool = False) -> Any:
+    """Decision table from a folder of CRM tables, a decision table's file, or a flat file with `columns`."""
+    from features import DecisionTable, build_decisions, open_decisions, read_flat, read_tables
+    from features.problems import UserError
+
+    if source.is_dir():
+        if columns is not None:
+            raise UserError(
+                "--columns belongs to a flat file; a folder of CRM tables needs none. Leave it out."
+            )
+        tables = read_tables(source)
+        return open_decisions(tables) if for_scoring else build_decisions(tables)
+    if columns is not None:
+        return read_flat(source, columns, for_scoring=for_scoring)
+    if not source.exists():
+        raise UserError(f"{source} does not exist; name a folder of CRM tables or a file.")
+    return DecisionTable.read(source)
+
+
+def _model_folder(model: str) -> Path:
+    if not model.startswith("models:"):
+        return Path(model)
+    from training import registry
+
+    with _waiting(f"Fetching {model}"):
+        return registry.resolve(model)
+
+
+def _outcome_lines(trained: Any, run: Any) -> Iterator[str]:
+    evaluation, folder = trained.evaluation, trained.folder
+    yield evaluation.verdict
+    for claim in evaluation.claims:
+        yield f"  {_amount(claim.estimate, evaluation.outcome)}  {claim.what}"
+    yield "  Advice on the held-out decisions: " + ", ".join(
+        f"{100 * share:.0f}% {advice}" for advice, share in evaluation.advice_shares.items()
+    )
+    if run and run.version:
+        yield f"Registered as version {run.version} of models:/{trained.facts['name']}"
+    yield f"Model: {folder}   Report: {folder / 'report.html'}"
+    yield f"Next: stepin serve {folder}"
+
+
+def _amount(estimate: Any, outcome: str) -> str:
+    unit, factor = ("points", 100.0) if outcome == "binary" else ("", 1.0)
+    value, low, high = (factor * v for v in (estimate.value, estimate.lo, estimate.hi))
+    return f"{value:+8.1f} {unit} ({low:+.1f} to {high:+.1f})"
+
+
+def _write_parquet(table: Any, out: Path) -> None:
+    """Whole or not at all."""
+    fresh = out.with_name(f".{out.name}.part")
+    try:
+        table.to_parquet(fresh, index=False)
+        fresh.replace(out)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _say(document: dict[str, Any], as_json: bool, *lines: str) -> None:
+    click.echo(json.dumps(document, default=str, indent=1) if as_json else "\n".join(lines))
+
+
+@contextmanager
+def _waiting(what: str) -> Iterator[None]:
+    """Show that something is going on, with the time it takes, on stderr."""
+    with _steps(1) as notify:
+        notify(what)
+        yield
+
+
+@contextmanager
+def _steps(n: int) -> Iterator[Callable[[str], None]]:
+    """Show a progress bar over n steps on stderr; call with the name of each step as it starts."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
+    with bar:
+        task = bar.add_task("", total=n)
+        started = False
+
+        def notify(step: str) -> None:
+            nonlocal started
+            bar.update(task, description=step, advance=1 if started else 0)
+            started = True
+
+        yield notify
+        bar.update(task, completed=n)
+
+
+if __name__ == "__main__":
+    main()

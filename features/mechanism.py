@@ -29,7 +29,8 @@ BEFORE = (NEVER, EARLIER, LAST_STAGE)
 
 _STAGE_ADVANCE = (0.1, 0.0, -0.1, -0.25, 0.1)
 _STAGE_JOIN = (0.0, 0.1, 0.2, 0.3, 0.0)
-_STAGE_HELP = (0.8, 1.2, 1.45, 1.65, 0.8)
+_STAGE_HELP = (1.7, 1.6, 1.6, 1.6, 1.4)
+_STAGE_NEED = (0.0, 0.05, 0.10, 0.15, -0.20)
 _JOIN_AFTER = (0.0, 0.3, 1.1)
 _LATE_HELP, _LASTING_HELP = 0.5, 0.25
 
@@ -65,13 +66,13 @@ class Situation:
 def join_probability(deal: Situation, stage: int, before: int | NDArray[np.int64]) -> Array:
     """P(the vendor joins within the grace window): more for big, complex, strategic first sales."""
     logit = (
-        -1.95
-        + 0.55 * deal.size
-        + 0.45 * deal.complexity
-        + 0.60 * deal.strategic
-        + 0.60 * deal.first_sale
-        + 0.25 * deal.novel
-        + 0.45 * deal.competitor
+        -1.75
+        + 0.70 * deal.size
+        + 0.25 * deal.complexity
+        + 0.90 * deal.strategic
+        + 0.35 * deal.first_sale
+        + 0.20 * deal.novel
+        + 0.90 * deal.competitor
         + _STAGE_JOIN[stage]
         + np.asarray(_JOIN_AFTER)[before]
         + 6.0 * deal.always_joined
@@ -88,12 +89,13 @@ def help_on_advance(deal: Situation, stage: int) -> Array:
     """What full involvement adds to the logit of advancing from this stage."""
     first_small_big = deal.first_sale * deal.small_partner * deal.big_customer
     help_needed = (
-        0.60
-        + 0.40 * deal.first_sale
-        + 1.80 * first_small_big
-        + 0.38 * deal.complexity
-        + 0.50 * deal.novel
-        - 1.30 * deal.trust
+        0.70
+        + _STAGE_NEED[stage]
+        + 0.70 * deal.first_sale
+        + 1.00 * first_small_big
+        + 0.45 * deal.complexity
+        + 0.60 * deal.novel
+        - 1.60 * deal.trust
         + deal.help_gain
     )
     held_by_partner = deal.integrator * deal.executive_contact * (stage >= 3)
@@ -105,14 +107,14 @@ def advance_probability(
 ) -> Array:
     """P(the deal advances at the stage's end), given how much of the vendor's help it had (0 to 1)."""
     logit = (
-        2.00
-        - 0.55 * deal.size
-        - 0.45 * deal.complexity
-        - 0.70 * deal.strategic
-        - 0.75 * deal.first_sale
-        - 0.25 * deal.novel
-        - 0.60 * deal.competitor
-        + 0.60 * deal.trust
+        2.15
+        - 0.70 * deal.size
+        - 0.35 * deal.complexity
+        - 1.00 * deal.strategic
+        - 0.60 * deal.first_sale
+        - 0.20 * deal.novel
+        - 1.00 * deal.competitor
+        + 0.30 * deal.trust
         + deal.skill
         + _STAGE_ADVANCE[stage]
     )

@@ -8,6 +8,7 @@ deals are still open when the export is taken. What help is worth stands in ``fe
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -44,12 +45,21 @@ class Simulated:
             The folder exists and is not empty: nothing is overwritten.
         """
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder} exists and is not empty; name a new folder, or empty it first.")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("deals", "stage_entries", "involvements", "partners", "customers", "relationships"):
-            getattr(self.tables, name).to_parquet(folder / f"{name}.parquet", index=False)
-        self.truth.to_parquet(folder / "truth.parquet", index=False)
+        refuse_occupied(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+            fresh = Path(scratch) / folder.name
+            fresh.mkdir()
+            for name, table in self.tables.by_name().items():
+                table.to_parquet(fresh / f"{name}.parquet", index=False)
+            self.truth.to_parquet(fresh / "truth.parquet", index=False)
+            fresh.replace(folder)
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Refuse a place that holds something already; see `Simulated.write`."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not empty; name a new folder, or empty it first.")
 
 
 def simulate(n_deals: int = 20_000, seed: int = 0, effect: bool = True) -> Simulated:

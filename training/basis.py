@@ -191,7 +191,7 @@ def main_tables(feature: Feature, place: Place, weights: Array) -> list[tuple[st
 
 
 def low_table(feature: Feature, place: Place, weights: Array, most_levels: int = 12) -> Array | None:
-    """A few columns that stand for a feature inside a pair, shape (n_rows, k); None where it has no place there.
+    """A few columns that stand for a feature inside a pair, shape (n_rows, k), or None where it has none.
 
     Missing values and unseen levels are zero: a pair says nothing about them.
     """

@@ -76,11 +76,12 @@ def nuisance_matrix(columns: Columns, kinds: ColumnKinds, most_levels: int = 60)
     for name, kind in kinds.kinds.items():
         values = columns[name]
         if kind == NUMBER:
-            parts.append(np.asarray(values, dtype=float))
-            is_code.append(False)
+            if not np.isnan(numbers := np.asarray(values, dtype=float)).all():
+                parts.append(numbers)
+                is_code.append(False)
             continue
         codes, levels = pd.factorize(np.asarray(values, dtype=object), sort=True)
-        if len(levels) <= most_levels:
+        if 1 <= len(levels) <= most_levels:
             parts.append(np.where(codes < 0, np.nan, codes.astype(float)))
             is_code.append(kind == CATEGORY and len(levels) > 1)
     n = len(next(iter(columns.values())))

@@ -43,7 +43,8 @@ class Design:
             out[:, columns] = place.read(table)
         for pair in self.pairs:
             first, second = self.low[pair.first], self.low[pair.second]
-            assert first is not None and second is not None
+            assert first is not None
+            assert second is not None
             product = some[pair.first].read(first)[:, :, None] * some[pair.second].read(second)[:, None, :]
             out[:, pair.columns] = product.reshape(len(out), -1)
         return out
@@ -62,7 +63,8 @@ class Design:
         at, pairs, blocks = self.n_columns, list(self.pairs), list(self.blocks)
         for first, second in chosen:
             a, b = self.low[first], self.low[second]
-            assert a is not None and b is not None
+            assert a is not None
+            assert b is not None
             columns = slice(at, at + a.shape[1] * b.shape[1])
             pairs.append(PairTerm(first, second, columns))
             blocks.append(Block(columns, "pair"))
@@ -94,7 +96,7 @@ class Sums:
     gram: Array
     cross: Array
     square: float
-    n: int
+    n: float
 
     def __add__(self, other: "Sums") -> "Sums":
         return Sums(
@@ -103,7 +105,7 @@ class Sums:
 
     def scaled(self, factor: float) -> "Sums":
         """Count every row `factor` times: less than 1 where rows repeat each other."""
-        return Sums(self.gram * factor, self.cross * factor, self.square * factor, self.n)
+        return Sums(self.gram * factor, self.cross * factor, self.square * factor, self.n * factor)
 
 
 def chunks(n: int, size: int = CHUNK_ROWS) -> Iterator[slice]:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, stats
+from scipy import linalg
 
 from training.basis import Array, Block, Place
-from training.design import Design, Sums, add_up, chunks, predict
+from training.design import Design, Sums, add_up, predict
+from training.pairs import choose_pairs, misfit_variance, pair_tests
 
-_TAIL = {"main": 4.0, "missing": 4.0, "pair": 1.0}  # degrees of freedom of the half-t priors
-_SCALE = {"main": 0.010, "missing": 0.005, "pair": 0.005}  # for an outcome with deviation 0.47
+_TAIL = {"main": 2.0, "missing": 4.0, "pair": 1.0}  # degrees of freedom of the half-t priors
+_SCALE = {"main": 0.015, "missing": 0.005, "pair": 0.005}  # for an outcome with deviation 0.47
 _USUAL_OUTCOME_SD = 0.47
 _SIGMA_EVERY = 5
 
@@ -28,7 +29,7 @@ class EffectSettings:
 
     burn_in: int = 100
     draws: int = 200
-    false_discovery_rate: float = 0.1
+    false_discovery_rate: float = 0.01
     """Share of chosen pairs that may be there by chance (Benjamini & Hochberg 1995)."""
     most_pairs: int = 12
 
@@ -69,20 +70,29 @@ def fit_effect(
     """
     sums = add_up(design, places, targets)
     unit = outcome_sd / _USUAL_OUTCOME_SD
+    weights = sum((w for _, w in targets), np.zeros(len(clusters))) / len(targets)
     first = _gibbs(sums, design.blocks, unit, settings.burn_in // 2, settings.draws // 3, rng)
     moments = _score_moments(targets, predict(design, places, first.mean))
     design_effect = _design_effect(moments, clusters)
-    chosen = choose_pairs(design, places, moments, clusters, design_effect, settings)
-    if chosen:
+    tests = pair_tests(design, places, moments, weights, design_effect)
+    if chosen := choose_pairs(tests, settings.most_pairs, settings.false_discovery_rate):
         design = design.with_pairs(chosen)
         sums = add_up(design, places, targets)
     final = _gibbs(
         sums.scaled(1.0 / design_effect), design.blocks, unit, settings.burn_in, settings.draws, rng
     )
-    fitted = predict(design, places, final.mean)
-    weights = sum((w for _, w in targets), np.zeros(len(fitted)))
-    spread = float(np.average((fitted - np.average(fitted, weights=weights)) ** 2, weights=weights))
-    return Posterior(design, final.mean, final.draws, final.block_sd, 0.04 * spread, design_effect)
+    spread = _weighted_variance(predict(design, places, final.mean), weights)
+    parts = [_weighted_variance(_part(design, places, i, final.mean), weights) for i in range(len(places))]
+    misfit = misfit_variance(tests, chosen, np.array(parts), spread, float(weights.sum()))
+    return Posterior(design, final.mean, final.draws, final.block_sd, misfit, design_effect)
+
+
+def _part(design: Design, places: Sequence[Place], feature: int, mean: Array) -> Array:
+    return places[feature].read(design.tables[feature] @ mean[design.columns[feature]])
+
+
+def _weighted_variance(values: Array, weights: Array) -> float:
+    return float(np.average((values - np.average(values, weights=weights)) ** 2, weights=weights))
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ def _gibbs(
     variance, noise = scale**2, max(sums.square / sums.n, 1e-12)
     mixing = tail / variance + 1.0 / scale**2
     precision = np.full(p, 1e-6)
-    mean, draws, deviations = np.zeros(p), np.empty((n_draws, p)), np.zeros(len(blocks))
+    mean, draws, squared_sd = np.zeros(p), np.empty((n_draws, p)), np.zeros(len(blocks))
     for sweep in range(burn_in + n_draws):
         precision[1:] = 1.0 / variance[owner]
         factor = linalg.cholesky(sums.gram / noise + np.diag(precision), lower=True, check_finite=False)
@@ -122,8 +132,8 @@ def _gibbs(
         if sweep >= burn_in:
             mean += centre / n_draws
             draws[sweep - burn_in] = beta
-            deviations += np.sqrt(variance) / n_draws
-    return _Chain(mean, draws, deviations)
+            squared_sd += variance / n_draws
+    return _Chain(mean, draws, np.sqrt(squared_sd))
 
 
 def _score_moments(targets: Sequence[tuple[Array, Array]], fitted: Array) -> Array:
@@ -135,40 +145,3 @@ def _design_effect(moments: Array, clusters: NDArray[np.int64]) -> float:
     """Variance of a sum over clusters against that of a sum over rows, at least 1 (Kish 1965)."""
     by_cluster = np.bincount(clusters, moments)
     return max(1.0, float((by_cluster**2).sum() / max((moments**2).sum(), 1e-300)))
-
-
-def choose_pairs(
-    design: Design,
-    places: Sequence[Place],
-    moments: Array,
-    clusters: NDArray[np.int64],
-    design_effect: float,
-    settings: EffectSettings,
-) -> list[tuple[int, int]]:
-    """Pairs whose products the residuals still follow, by score tests with a false discovery rate.
-
-    The statistic sums the squared correlations of a pair's product columns with the residual moments;
-    its null distribution is approximated by Satterthwaite's scaled chi-squared.
-    """
-    owner = np.repeat(np.arange(len(design.low)), [0 if low is None else low.shape[1] for low in design.low])
-    n_low, n_features = len(owner), len(design.features)
-    if n_low == 0:
-        return []
-    score, spread = np.zeros((n_low, n_low)), np.zeros((n_low, n_low))
-    for chunk in chunks(len(moments)):
-        rows = design.low_rows(places, chunk)
-        score += (rows * moments[chunk, None]).T @ rows
-        spread += ((rows * moments[chunk, None]) ** 2).T @ rows**2
-    spread *= design_effect
-    group = np.zeros((n_low, n_features))
-    group[np.arange(n_low), owner] = 1.0
-    statistic, first, second = (group.T @ m @ group for m in (score**2, spread, spread**2))
-    a, b = np.triu_indices(n_features, k=1)
-    usable = second[a, b] > 0
-    a, b = a[usable], b[usable]
-    ratio = first[a, b] / second[a, b]
-    p_values = stats.chi2.sf(statistic[a, b] * ratio, first[a, b] * ratio)
-    order = np.lexsort((b, a, p_values))
-    passes = p_values[order] <= settings.false_discovery_rate * np.arange(1, len(order) + 1) / len(order)
-    n_kept = min(int(np.flatnonzero(passes).max(initial=-1)) + 1, settings.most_pairs)
-    return [(int(a[i]), int(b[i])) for i in order[:n_kept]]

@@ -4,18 +4,22 @@ Nothing here is the product's opinion on the effect: these models only remove wh
 customer would have brought about anyway. Classifiers give probabilities, never labels.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from threadpoolctl import threadpool_limits
 
 from training.basis import Array
 from training.folds import grouped_folds
 
 PROPENSITY_CLIP = 0.02
 _LEAST_VARIANCE = 0.02
+# Up to so many rows: trees, leaves of each, fewest rows in a leaf.
+_SIZES = ((10_000, (60, 7, 40)), (100_000, (83, 15, 80)), (math.inf, (166, 31, 200)))
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def cross_fit(
             ("step_in", (fold != number) & treatment),
         )
     ]
-    done = Parallel(n_jobs=n_jobs)(
+    done = Parallel(n_jobs=n_jobs, prefer="threads")(
         delayed(make.fit_predict)(
             name, matrix[rows], (treatment if name == "propensity" else outcome)[rows], matrix[fold == number]
         )
@@ -139,13 +143,7 @@ class _Boosting:
     def fit_predict(self, target: str, X: Array, y: NDArray, X_new: Array) -> Array:
         if len(np.unique(y)) < 2:
             return np.full(len(X_new), float(y[0]) if len(y) else 0.0)
-        size = (
-            (60, 7, 40)
-            if self.n_rows <= 10_000
-            else (83, 15, 80)
-            if self.n_rows <= 100_000
-            else (166, 31, 200)
-        )
+        size = next(size for most, size in _SIZES if self.n_rows <= most)
         settings = {
             "learning_rate": 0.12,
             "max_iter": size[0],
@@ -158,6 +156,8 @@ class _Boosting:
             "categorical_features": self.is_code if any(self.is_code) else None,
             "random_state": self.seed,
         }
-        if self.binary or target == "propensity":
-            return HistGradientBoostingClassifier(**settings).fit(X, y).predict_proba(X_new)[:, 1]
-        return HistGradientBoostingRegressor(**settings).fit(X, y).predict(X_new)
+        is_chance = self.binary or target == "propensity"
+        model = (HistGradientBoostingClassifier if is_chance else HistGradientBoostingRegressor)(**settings)
+        with threadpool_limits(1, user_api="openmp"):  # waiting threads spin, and starve each other
+            model.fit(X, y)
+            return model.predict_proba(X_new)[:, 1] if is_chance else model.predict(X_new)

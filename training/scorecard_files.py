@@ -47,7 +47,7 @@ def read_scorecard(folder: Path) -> Scorecard:
     """Read and check what `write_scorecard` wrote; see `Scorecard.read`."""
     try:
         about = json.loads((folder / "scorecard.json").read_text(encoding="utf-8"))
-        with np.load(folder / "scorecard.npz", allow_pickle=False) as stored:
+        with (folder / "scorecard.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         if about["format"] > FORMAT:
             raise UserError(

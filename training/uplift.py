@@ -36,7 +36,7 @@ class UpliftModel(BaseEstimator):
     most_levels : levels of a category that get a coefficient of their own; rarer ones get the average
     least_propensity : a decision is supported where P(step in) lies within [this, 1 - this]
     random_state : the same seed gives the same model
-    n_jobs : processes for the folds, as joblib counts them; None is one, with threads of its own
+    n_jobs : threads for the folds, as joblib counts them: None is one, -1 one a core
 
     Attributes
     ----------
@@ -163,8 +163,12 @@ class UpliftModel(BaseEstimator):
 
     def answers(self, X: pd.DataFrame) -> Answers:
         """Everything that the scorecard says of the n rows of X."""
+        return self.scorecard_.evaluate(self.read(X))
+
+    def read(self, X: pd.DataFrame) -> Columns:
+        """X as the scorecard takes it: a mapping from feature to values of shape (n,)."""
         check_is_fitted(self, "scorecard_")
-        return self.scorecard_.evaluate(self._kinds.read(as_frame(X)))
+        return self._kinds.read(as_frame(X))
 
     def predict(self, X: pd.DataFrame) -> Array:
         """Uplift of shape (n,): a fraction, or in the outcome's unit where that is numeric."""

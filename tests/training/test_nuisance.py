@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from features.problems import UserError
+from training.columns import ColumnKinds, nuisance_matrix
+from training.folds import grouped_folds, newest_deals, random_groups
+from training.nuisance import Nuisances, cross_fit, scores
+
+
+def test_a_partner_is_predicted_only_by_models_that_never_saw_it():
+    """A partner whose deals are all won is not known to be a winner by its own rows' predictions."""
+    rng = np.random.default_rng(0)
+    n, partner = 3000, np.repeat(np.arange(30), 100)
+    winner = partner < 10
+    outcome = (rng.random(n) < np.where(winner, 0.95, 0.05)).astype(float)
+    treatment = rng.random(n) < 0.5
+    order = rng.permutation(30)[partner].astype(float)  # names the partner, in no order
+    grouped = cross_fit(np.column_stack([order]), [False], treatment, outcome, partner)
+    rowwise = cross_fit(np.column_stack([order]), [False], treatment, outcome, np.arange(n))
+    gap = [np.corrcoef(m.step_back, outcome)[0, 1] for m in (grouped, rowwise)]
+    assert gap[1] > 0.7
+    assert gap[0] < 0.4
+
+
+def test_folds_keep_groups_whole_and_do_not_depend_on_the_order_of_rows():
+    groups = np.random.default_rng(1).integers(0, 20, 500)
+    fold = grouped_folds(groups, 3)
+    assert all(len(set(fold[groups == g])) == 1 for g in range(20))
+    assert np.bincount(fold).min() > 120
+    mixed = np.random.default_rng(2).permutation(500)
+    np.testing.assert_array_equal(grouped_folds(groups[mixed], 3), fold[mixed])
+
+
+def test_fewer_groups_than_folds_are_refused():
+    with pytest.raises(UserError, match=r"^1 group \(partners\) came; cross-fitting needs at least 3"):
+        grouped_folds(np.zeros(10, dtype=int), 3)
+
+
+def test_the_newest_deals_are_held_out_with_all_their_decisions():
+    deals = np.array(["a", "a", "b", "c", "c", "d"])
+    dates = np.array(
+        ["2024-01-01", "2024-09-01", "2024-02-01", "2024-03-01", "2024-10-01", "2024-04-01"], "M8[us]"
+    )
+    held = newest_deals(deals, dates, 0.25)
+    assert held.tolist() == [False, False, False, False, False, True]
+
+
+def test_random_groups_stay_whole_and_make_up_the_share():
+    groups = np.repeat(np.arange(40), 5)
+    held = random_groups(groups, 0.25, seed=0)
+    assert held.sum() == 50
+    assert all(len(set(held[groups == g])) == 1 for g in range(40))
+
+
+def test_scores_are_unbiased_when_either_nuisance_is_right():
+    rng = np.random.default_rng(3)
+    n = 200_000
+    x = rng.normal(size=n)
+    e = 1 / (1 + np.exp(-x))
+    back, step_in = 0.4 - 0.1 * np.tanh(x), 0.45 - 0.05 * np.tanh(x)
+    t = rng.random(n) < e
+    y = (rng.random(n) < np.where(t, step_in, back)).astype(float)
+    truth = np.mean(step_in - back)
+    half = np.full(n, 0.5)
+    for wrong in (Nuisances(e, half, half, 0), Nuisances(half, back, step_in, 0)):
+        assert abs(scores(wrong, t, y).doubly_robust.mean() - truth) < 0.006
+    both_wrong = scores(Nuisances(half, half, half, 0), t, y).doubly_robust.mean()
+    assert abs(both_wrong - truth) > 0.02
+
+
+def test_weights_are_the_inverse_variances_of_the_scores():
+    rng = np.random.default_rng(4)
+    n = 400_000
+    e, back, step_in = np.full(n, 0.1), np.full(n, 0.3), np.full(n, 0.5)
+    t = rng.random(n) < e
+    y = (rng.random(n) < np.where(t, step_in, back)).astype(float)
+    view = scores(Nuisances(e, back, step_in, 0), t, y)
+    assert view.doubly_robust.var() == pytest.approx(1 / view.doubly_robust_weight[0], rel=0.03)
+
+
+def test_propensities_are_clipped_and_the_clipped_are_counted():
+    rng = np.random.default_rng(5)
+    region = np.repeat([0.0, 1.0], 1500)
+    treatment = np.where(region == 1, True, rng.random(3000) < 0.5)
+    made = cross_fit(region[:, None], [False], treatment, (rng.random(3000) < 0.5) * 1.0, np.arange(3000))
+    assert made.propensity.max() == 0.98
+    assert made.clipped == 1500
+
+
+def test_columns_with_many_levels_are_left_to_the_effect_model(make_world):
+    world = make_world(500, seed=0, partners=200)
+    kinds = ColumnKinds.of(world.X)
+    matrix, is_code = nuisance_matrix(kinds.read(world.X), kinds)
+    assert matrix.shape == (500, len(world.X.columns) - 1)
+    assert sum(is_code) == 1

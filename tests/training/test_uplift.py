@@ -1,0 +1,197 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+
+from features.problems import UserError
+from training import UpliftModel
+
+
+@pytest.fixture(scope="module")
+def world(make_world):
+    return make_world(8000, seed=1)
+
+
+@pytest.fixture(scope="module")
+def model(world):
+    return UpliftModel().fit(world.X, world.treatment, world.outcome, world.partner)
+
+
+def test_a_planted_effect_is_found_though_the_naive_comparison_has_the_wrong_sign(world, model):
+    naive = world.outcome[world.treatment].mean() - world.outcome[~world.treatment].mean()
+    predicted = model.predict(world.X)
+    assert naive < -0.06
+    assert abs(predicted.mean() - world.uplift.mean()) < 0.03
+    assert np.corrcoef(predicted, world.uplift)[0, 1] > 0.85
+
+
+def test_ninety_percent_intervals_hold_the_truth_about_as_often_as_they_say(world, model):
+    low, high = model.predict_interval(world.X).T
+    covered = np.mean((low <= world.uplift) & (world.uplift <= high))
+    assert 0.82 < covered < 0.99
+    assert np.mean(high - low) < 0.30
+
+
+def test_a_wider_level_gives_a_wider_interval(world, model):
+    narrow, wide = (np.diff(model.predict_interval(world.X, level), axis=1) for level in (0.5, 0.95))
+    assert (wide > 2 * narrow).all()
+
+
+def test_nothing_is_found_where_there_is_nothing(make_world):
+    null = make_world(8000, seed=2, effect=0.0)
+    model = UpliftModel().fit(null.X, null.treatment, null.outcome, null.partner)
+    low, high = model.predict_interval(null.X).T
+    assert model.predict(null.X).std() < 0.03
+    assert np.mean((low <= 0) & (high >= 0)) > 0.9
+
+
+def test_baseline_and_terms_add_up_to_the_prediction(world, model):
+    explained = model.explain(world.X)
+    assert list(explained.columns) == list(model.scorecard_.term_names)
+    total = model.baseline_ + explained.sum(axis=1).to_numpy()
+    np.testing.assert_allclose(total, model.predict(world.X), rtol=0, atol=1e-12)
+
+
+def test_the_term_that_matters_has_the_largest_part_and_noise_has_none(world, model):
+    spread = model.explain(world.X).std()
+    assert {"first_sale", "tenure", "complexity"} <= set(spread.nlargest(3).index)
+    assert spread["noise"] < 0.006
+
+
+def test_outcomes_are_probabilities_that_differ_by_the_uplift(world, model):
+    outcomes = model.predict_outcomes(world.X)
+    assert outcomes.min() >= 0
+    assert outcomes.max() <= 1
+    np.testing.assert_allclose(np.diff(outcomes, axis=1)[:, 0], model.predict(world.X), rtol=0, atol=1e-12)
+    chosen = outcomes[np.arange(len(outcomes)), world.treatment.astype(int)]
+    assert abs(chosen.mean() - world.outcome.mean()) < 0.02
+
+
+def test_a_numeric_outcome_is_learned_in_its_own_unit(make_world):
+    world = make_world(8000, seed=3, numeric=True)
+    model = UpliftModel().fit(world.X, world.treatment, world.outcome, world.partner)
+    predicted = model.predict(world.X)
+    assert np.corrcoef(predicted, world.uplift)[0, 1] > 0.8
+    assert abs(predicted.mean() - world.uplift.mean()) < 30
+    np.testing.assert_allclose(np.diff(model.predict_outcomes(world.X), axis=1)[:, 0], predicted, atol=1e-9)
+
+
+def test_a_saved_model_answers_the_same_and_holds_no_pickle(world, model, tmp_path):
+    model.save(tmp_path / "m")
+    loaded = UpliftModel.load(tmp_path / "m")
+    assert {p.suffix for p in (tmp_path / "m").iterdir()} == {".json", ".npz"}
+    np.testing.assert_array_equal(loaded.predict(world.X), model.predict(world.X))
+    np.testing.assert_array_equal(loaded.predict_interval(world.X), model.predict_interval(world.X))
+    np.testing.assert_array_equal(loaded.support(world.X), model.support(world.X))
+    assert list(loaded.feature_names_in_) == list(world.X.columns)
+
+
+def test_the_same_seed_gives_the_same_model_whatever_the_order_of_the_rows(make_world):
+    world = make_world(2000, seed=4)
+    settings = {"draws": 60, "random_state": 5}
+    first = UpliftModel(**settings).fit(world.X, world.treatment, world.outcome, world.partner)
+    again = UpliftModel(**settings).fit(world.X, world.treatment, world.outcome, world.partner)
+    mixed = np.random.default_rng(0).permutation(len(world.X))
+    other = UpliftModel(**settings).fit(
+        world.X.iloc[mixed], world.treatment[mixed], world.outcome[mixed], world.partner[mixed]
+    )
+    np.testing.assert_array_equal(first.predict(world.X), again.predict(world.X))
+    np.testing.assert_allclose(first.predict(world.X), other.predict(world.X), rtol=0, atol=1e-9)
+
+
+def test_a_partner_never_seen_gets_the_average_and_a_wider_interval(world, model):
+    known, stranger = world.X.head(200), world.X.head(200).assign(partner="a stranger")
+    width = [np.diff(model.predict_interval(X), axis=1).mean() for X in (known, stranger)]
+    assert (model.explain(stranger)["partner"] == 0).all()
+    assert width[1] > width[0]
+
+
+def test_a_value_missing_where_none_ever_was_widens_the_interval(world, model):
+    known, gap = world.X.head(200), world.X.head(200).assign(tenure=np.nan)
+    width = [np.diff(model.predict_interval(X), axis=1).mean() for X in (known, gap)]
+    assert (model.explain(gap)["tenure"] == 0).all()
+    assert width[1] > width[0]
+
+
+def test_a_region_where_the_vendor_always_steps_in_has_no_support(make_world):
+    world = make_world(6000, seed=6)
+    region = np.where(np.arange(len(world.X)) % 8 == 0, "Gulf", "elsewhere")
+    treatment = world.treatment | (region == "Gulf")
+    model = UpliftModel().fit(world.X.assign(region=region), treatment, world.outcome, world.partner)
+    supported = model.support(world.X.assign(region=region))
+    assert not supported[region == "Gulf"].any()
+    assert supported[region != "Gulf"].mean() > 0.9
+
+
+def test_rows_of_one_deal_count_for_less_than_as_many_deals(make_world):
+    world = make_world(1500, seed=7)
+    four = np.repeat(np.arange(1500), 4)
+    args = (world.X.iloc[four], world.treatment[four], world.outcome[four], world.partner[four])
+    told = UpliftModel(most_pairs=0).fit(*args, deals=four)
+    untold = UpliftModel(most_pairs=0).fit(*args)
+    width = [np.diff(m.predict_interval(world.X), axis=1).mean() for m in (told, untold)]
+    assert width[0] > 1.4 * width[1]
+
+
+def test_it_is_a_scikit_learn_estimator(model):
+    fresh = clone(model)
+    assert fresh.get_params() == model.get_params()
+    assert not hasattr(fresh, "scorecard_")
+    assert UpliftModel(draws=17).set_params(random_state=3).get_params()["random_state"] == 3
+
+
+def _few(world):
+    return world.X.head(300), world.treatment[:300], world.outcome[:300], world.partner[:300]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"treatment": np.ones(300)}, "treatment has one value only (1); there is nothing to compare."),
+        ({"outcome": np.zeros(300)}, "outcome has one value only (0); there is nothing to compare."),
+        (
+            {"treatment": np.arange(300)},
+            "treatment should be 0 or 1 (or booleans) in every row; other numbers came.",
+        ),
+        ({"outcome": np.full(300, np.nan)}, "outcome is missing or infinite in 300 rows; leave them out."),
+        (
+            {"outcome": np.array(["won"] * 300)},
+            "outcome should be numbers or booleans; came texts. Code it as 0 and 1.",
+        ),
+        ({"treatment": np.ones(3)}, "treatment has 3 values for 300 rows of X; give one for each row."),
+        (
+            {"groups": np.array(["P1", "P2"] * 150)},
+            "2 groups (partners) came; cross-fitting needs at least 3, so that each is judged by a model "
+            "that never saw it.",
+        ),
+    ],
+)
+def test_targets_that_cannot_be_learned_from_are_refused(world, change, message):
+    X, treatment, outcome, groups = _few(world)
+    given = {"treatment": treatment, "outcome": outcome, "groups": groups} | change
+    with pytest.raises(UserError) as refused:
+        UpliftModel().fit(X, **given)
+    assert str(refused.value) == message
+
+
+def test_columns_that_do_not_fit_are_refused(world, model):
+    with pytest.raises(UserError, match=r"^X lacks 1 of the model's 7 columns: stage\. Give every column"):
+        model.predict(world.X.drop(columns="stage"))
+    with pytest.raises(
+        UserError, match=r"^X: column 'size' should hold numbers, as in training; came texts\."
+    ):
+        model.predict(world.X.assign(size="12,000 EUR"))
+    with pytest.raises(UserError, match=r"^X: column 'size' holds infinite numbers"):
+        model.predict(world.X.assign(size=np.inf))
+
+
+def test_columns_may_come_in_any_order_with_others_between(world, model):
+    mixed = world.X[world.X.columns[::-1]].assign(unrelated=1)
+    np.testing.assert_array_equal(model.predict(mixed), model.predict(world.X))
+
+
+def test_constant_and_empty_columns_do_no_harm(make_world):
+    world = make_world(1500, seed=8)
+    X = world.X.assign(same=1.0, none=np.nan, one_level="x", no_level=pd.Series([None] * 1500, dtype="str"))
+    model = UpliftModel(draws=40).fit(X, world.treatment, world.outcome, world.partner)
+    assert (model.explain(X)[["same", "none", "one_level", "no_level"]].abs().max() < 1e-9).all()
