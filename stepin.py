@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,10 @@ def train(
 
     folder = out or Path("stepin-model")
     refuse_occupied(folder, overwrite)
+    if register_as:
+        from training.registry import check_name
+
+        check_name(register_as)
     policy = Policy(break_even_points=break_even, hours=hours, cost_per_hour=cost_per_hour, margin=margin)
     config = TrainingConfig(random_state=seed, n_jobs=jobs, policy=policy)
     with _steps(2 + len(STEPS)) as notify:
@@ -222,8 +227,7 @@ def serve(model: str, host: str, port: int, workers: int) -> None:
     from serving.server import serve as run
     from serving.settings import Settings
 
-    environ = {**os.environ, "STEPIN_MODEL": str(_model_folder(model))}
-    run(Settings.from_environ(environ), host, port, workers)
+    run(Settings.from_environ({**os.environ, **_named_model(model)}), host, port, workers)
 
 
 @cli.command()
@@ -274,12 +278,22 @@ def read_source(source: Path, columns: Path | None, for_scoring: bool = False) -
 
 
 def _model_folder(model: str) -> Path:
+    return Path(_named_model(model)["STEPIN_MODEL"])
+
+
+def _named_model(model: str) -> dict[str, str]:
+    """Settings that name a model; a registered one is looked up by a process of its own, with MLflow."""
     if not model.startswith("models:"):
-        return Path(model)
+        return {"STEPIN_MODEL": model}
     from training import registry
 
-    with _waiting(f"Fetching {model}"):
-        return registry.resolve(model)
+    with _waiting(f"Fetching {model}"), get_context("spawn").Pool(1) as other:
+        found = other.apply(registry.locate, (model,))
+    return {
+        "STEPIN_MODEL": str(found.folder),
+        "STEPIN_MODEL_NAME": found.name,
+        "STEPIN_MODEL_VERSION": str(found.version),
+    }
 
 
 def _outcome_lines(trained: Any, run: Any) -> Iterator[str]:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -44,6 +45,7 @@ def run(deals: int, seed: int, out: Path, keep_serving: bool, as_json: bool) -> 
     known = against_truth(judged, pd.read_parquet(crm / "truth.parquet"), break_even=0.03)
     console.print("\n[dim]$[/dim] stepin serve models:/stepin@champion --port 0")
     with serving("models:/stepin@champion") as (url, server):
+        waiting = _only_what_the_model_reads(url, waiting)
         answers = _ask_all(url, waiting)
         chosen = _choose(answers)
         one = _ask_one(url, waiting, chosen[0]["deal_id"])
@@ -107,9 +109,14 @@ def _address(server: subprocess.Popen[str]) -> str:
     raise UserError(f"The server did not start within {_START_SECONDS} s: {' '.join(said[-3:])}")
 
 
+def _only_what_the_model_reads(url: str, waiting: DecisionTable) -> DecisionTable:
+    names = [feature["name"] for feature in _ask(f"{url}/v1/model")["features"]]
+    return replace(waiting, features=waiting.features[names])
+
+
 def _ask_all(url: str, waiting: DecisionTable) -> list[dict[str, Any]]:
     deals = [_deal(waiting, i) for i in range(min(len(waiting.rows), 1000))]
-    answered: list[dict[str, Any]] = _post(f"{url}/v1/recommendations/batch", {"deals": deals})[
+    answered: list[dict[str, Any]] = _ask(f"{url}/v1/recommendations/batch", {"deals": deals})[
         "recommendations"
     ]
     return answered
@@ -117,7 +124,7 @@ def _ask_all(url: str, waiting: DecisionTable) -> list[dict[str, Any]]:
 
 def _ask_one(url: str, waiting: DecisionTable, deal_id: str) -> dict[str, Any]:
     row = int(np.flatnonzero((waiting.rows["deal_id"] == deal_id).to_numpy())[0])
-    return _post(f"{url}/v1/recommendations", _deal(waiting, row))
+    return _ask(f"{url}/v1/recommendations", _deal(waiting, row))
 
 
 def _deal(waiting: DecisionTable, row: int) -> dict[str, Any]:
@@ -132,8 +139,9 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _post(url: str, document: dict[str, Any]) -> dict[str, Any]:
-    request = Request(url, json.dumps(document).encode(), {"content-type": "application/json"})
+def _ask(url: str, document: dict[str, Any] | None = None) -> dict[str, Any]:
+    body = None if document is None else json.dumps(document).encode()
+    request = Request(url, body, {"content-type": "application/json"})
     with urlopen(request, timeout=60) as reply:
         answer: dict[str, Any] = json.load(reply)
     return answer

@@ -4,6 +4,18 @@ Names are loaded when first asked for, so that ``features.catalog`` costs no pan
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from features.build import build_features as build_features
+    from features.decisions import DecisionTable as DecisionTable
+    from features.decisions import build_decisions as build_decisions
+    from features.decisions import open_decisions as open_decisions
+    from features.flat import read_flat as read_flat
+    from features.problems import UserError as UserError
+    from features.schema import Tables as Tables
+    from features.schema import read_tables as read_tables
+    from features.simulator import simulate as simulate
 
 _HOMES = {
     "DecisionTable": "features.decisions",

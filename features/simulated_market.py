@@ -141,7 +141,7 @@ def draw_market(n_deals: int, rng: np.random.Generator) -> Market:
         product_novel=np.array([0.0, 0.0, 0.0, 0.0, 1.0, 1.0]),
         first_pair=first_pair,
         portfolio=portfolio,
-        partner_share=share,
+        partner_share=np.asarray(share, dtype=float),
     )
 
 

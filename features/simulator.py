@@ -228,7 +228,7 @@ class _Drawn:
             self._wins_by_week.setdefault(int(week), []).append(self.pair[won[weeks == week]])
 
 
-def _as_tables(drawn: _Drawn, market: Market, rng: np.random.Generator) -> Tables:
+def _as_tables(drawn: _Drawn, market: Market, rng: np.random.Generator) -> Simulated:
     """What the CRM would export on the last day: nothing that happened, or was typed in, later."""
     cut = WEEKS * 7 * _DAY
     deal_ids = np.char.add("D", np.char.zfill(np.arange(len(drawn.pair)).astype(str), 7))

@@ -4,6 +4,13 @@ Names are loaded when first asked for, so that ``training.scorecard`` costs nump
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from training.pipeline import train as train
+    from training.policy import Policy as Policy
+    from training.scorecard import Scorecard as Scorecard
+    from training.uplift import UpliftModel as UpliftModel
 
 _HOMES = {
     "Policy": "training.policy",

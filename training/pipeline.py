@@ -89,7 +89,7 @@ def train(
         card = card.average_only(average.value, average.se)
         answers = card.evaluate(model.read(newest.X))
     notify(STEPS[3])
-    doubts = doubt.doubts(decisions, nuisances, model, evaluation, config.random_state)
+    doubts = doubt.doubts(decisions, nuisances, model, evaluation, _judging_seed(config))
     notify(STEPS[4])
     facts = describe(decisions, older, newest, card, evaluation, doubts, policy, config, name, clock())
     with model_folder.writing(out, overwrite) as fresh:
@@ -151,9 +151,13 @@ def _judging_nuisances(decisions: DecisionTable, config: TrainingConfig) -> Nuis
         decisions.treatment,
         decisions.outcome,
         decisions.groups,
-        config.random_state + 1,
+        _judging_seed(config),
         config.n_jobs,
     )
+
+
+def _judging_seed(config: TrainingConfig) -> int:
+    return config.random_state + 1
 
 
 def _policy_for(decisions: DecisionTable, policy: Policy) -> Policy:
