@@ -5,13 +5,17 @@ done, 1 refused or failed, 2 wrong usage. Each floor is imported only by the com
 """
 
 import json
+import math
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -24,31 +28,72 @@ _columns = click.option(
 _path = click.Path(path_type=Path)
 
 
-def main() -> None:
-    """Run a command; a user's mistake ends in one sentence and status 1."""
+_seed = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31),
+    default=0,
+    show_default=True,
+    help="The same seed, the same result.",
+)
+
+
+def _jobs(_context: click.Context, _option: click.Parameter, jobs: int) -> int:
+    if jobs == 0 or jobs < -1:
+        raise click.BadParameter("should be 1 or more, or -1 for one a core.")
+    return jobs
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; a user's mistake ends in one sentence and status 1, wrong usage in status 2."""
     from features.problems import UserError
 
     try:
-        cli(prog_name="stepin")
+        with _sigterm_as_ctrl_c():
+            status = cli.main(arguments, prog_name="stepin", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as asked:
+        asked.show()
+        sys.exit(2)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "stepin"
+        _end(f"{error.format_message().rstrip('.')}. See: {where} --help", 2)
+    except click.ClickException as error:
+        _end(error.format_message())
+    except click.Abort:
+        _end("stopped before it was done.")
     except UserError as error:
-        click.echo(f"stepin: {error}", err=True)
-        sys.exit(1)
+        _end(str(error))
     except ModuleNotFoundError as error:
-        if error.name in _OURS:
+        if (error.name or "").partition(".")[0] in _OURS:
             raise
-        click.echo(
-            f"stepin: this command needs {error.name}, which is not installed. "
-            "Install what learning needs with: pip install 'stepin[train]'",
-            err=True,
+        _end(
+            f"this command needs {error.name}, which is not installed. "
+            "Install what learning needs with: pip install 'stepin[train]'"
         )
-        sys.exit(1)
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        click.echo(f"stepin: {what}.", err=True)
-        sys.exit(1)
+        _end(f"{error.filename}: {error.strerror}." if error.filename else f"{error}.")
+    if isinstance(status, int) and status:  # from Exit, which click turns into its status
+        sys.exit(status)
 
 
 _OURS = ("features", "training", "serving", "stepin_demo")
+
+
+def _end(sentence: str, status: int = 1) -> NoReturn:
+    click.echo(f"stepin: {sentence}", err=True)
+    sys.exit(status)
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM unwind as Ctrl+C does, so that nothing half-written stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -61,7 +106,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--deals", default=20_000, show_default=True, help="Deals to simulate.")
-@click.option("--seed", default=0, show_default=True, help="The same seed, the same CRM.")
+@_seed
 @click.option(
     "--out", type=_path, default=Path("stepin-demo"), show_default=True, help="Folder for all it makes."
 )
@@ -71,13 +116,15 @@ def demo(deals: int, seed: int, out: Path, keep_serving: bool, as_json: bool) ->
     """Make the whole journey on a simulated CRM: simulate, train, register, serve, ask."""
     import stepin_demo
 
+    _refuse_place(out)
+
     stepin_demo.run(deals, seed, out, keep_serving, as_json)
 
 
 @cli.command()
 @click.argument("folder", metavar="DIR", type=_path)
 @click.option("--deals", default=20_000, show_default=True, help="Deals to simulate.")
-@click.option("--seed", default=0, show_default=True, help="The same seed, the same CRM.")
+@_seed
 @click.option("--no-effect", is_flag=True, help="Make the vendor's help worth exactly nothing.")
 @_json
 def simulate(folder: Path, deals: int, seed: int, no_effect: bool, as_json: bool) -> None:
@@ -86,6 +133,7 @@ def simulate(folder: Path, deals: int, seed: int, no_effect: bool, as_json: bool
     from features.simulator import simulate as make
 
     refuse_occupied(folder)
+    _refuse_place(folder)
     with _waiting(f"Simulating {deals:,} deals"):
         made = make(deals, seed, effect=not no_effect)
         made.write(folder)
@@ -110,6 +158,7 @@ def features(folder: Path, out: Path, grace_days: int, horizon_days: int, as_jso
     """Turn the CRM tables in DIR into the decision table OUT.parquet."""
     from features import build_decisions, read_tables
 
+    _refuse_table_place(out, folder)
     with _waiting("Building decisions and their features"):
         decisions = build_decisions(read_tables(folder), grace_days, horizon_days)
         decisions.write(out)
@@ -119,6 +168,7 @@ def features(folder: Path, out: Path, grace_days: int, horizon_days: int, as_jso
         as_json,
         f"{out}: {len(decisions.rows):,} decisions x {decisions.features.shape[1]} features",
         *lines,
+        *_left_out_line(decisions.about["left_out_columns"]),
     )
 
 
@@ -128,14 +178,14 @@ def features(folder: Path, out: Path, grace_days: int, horizon_days: int, as_jso
 @click.option("--out", type=_path, help="Model folder to write. [default: stepin-model]")
 @click.option("--overwrite", is_flag=True, help="Replace a model that stands there.")
 @click.option("--register", "register_as", metavar="NAME", help="Register the model in MLflow.")
-@click.option("--seed", default=0, show_default=True, help="The same seed, the same model.")
+@_seed
 @click.option(
     "--break-even", default=3.0, show_default=True, help="Points of uplift that pay for stepping in."
 )
 @click.option("--hours", type=float, help="Vendor hours that stepping in takes.")
 @click.option("--cost-per-hour", type=float, help="What such an hour costs.")
 @click.option("--margin", type=float, help="Share of a deal's amount that a win earns.")
-@click.option("--jobs", type=int, default=-1, help="Threads for the folds; -1 is one a core.")
+@click.option("--jobs", type=int, default=-1, callback=_jobs, help="Threads for the folds; -1 is one a core.")
 @click.option("--track/--no-track", default=True, show_default=True, help="Record the run in MLflow.")
 @_json
 def train(
@@ -158,20 +208,23 @@ def train(
     SOURCE is a folder of CRM tables, a decision table made by `stepin features`, or a CSV, CSV.GZ or
     Parquet file with a row per decision (then --columns says which column is what).
     """
-    from training.config import TrainingConfig
+    from features.problems import UserError
     from training.model_folder import refuse_occupied
-    from training.pipeline import STEPS
-    from training.pipeline import train as learn
     from training.policy import Policy
-    from training.tracking import track as record
+    from training.registry import check_name
 
     folder = out or Path("stepin-model")
     refuse_occupied(folder, overwrite)
-    if register_as:
-        from training.registry import check_name
-
+    _refuse_place(folder)
+    _refuse_unreadable(source, columns)
+    if register_as is not None:
         check_name(register_as)
     policy = Policy(break_even_points=break_even, hours=hours, cost_per_hour=cost_per_hour, margin=margin)
+    from training.config import TrainingConfig
+    from training.pipeline import STEPS
+    from training.pipeline import train as learn
+    from training.tracking import track as record
+
     config = TrainingConfig(random_state=seed, n_jobs=jobs, policy=policy)
     with _steps(2 + len(STEPS)) as notify:
         notify("Reading and building decisions")
@@ -180,7 +233,12 @@ def train(
             decisions, folder, config, name=register_as or "stepin", overwrite=overwrite, notify=notify
         )
         notify("Recording the run")
-        run = record(trained, decisions, config, register_as) if track or register_as else None
+        try:
+            run = record(trained, decisions, config, register_as) if track or register_as else None
+        except UserError as error:
+            raise UserError(
+                f"{folder} holds the whole model, but the run was not recorded: {error}"
+            ) from None
     _say(
         {
             "model": str(folder),
@@ -202,11 +260,14 @@ def train(
 @_json
 def score(model: str, source: Path, out: Path, columns: Path | None, as_json: bool) -> None:
     """Advise on every decision of SOURCE, or on the open deals of a folder of CRM tables."""
-    from training.scoring import score_table
-
+    _refuse_table_place(out, source)
+    _refuse_unreadable(source, columns)
     folder = _model_folder(model)
+    from training.scoring import learned_categories, score_table
+
+    categories = learned_categories(folder)
     with _waiting("Scoring"):
-        table = score_table(folder, read_source(source, columns, for_scoring=True))
+        table = score_table(folder, read_source(source, columns, True, categories))
         _write_parquet(table, out)
     shares = table["advice"].value_counts().to_dict()
     _say(
@@ -220,8 +281,14 @@ def score(model: str, source: Path, out: Path, columns: Path | None, as_json: bo
 @cli.command()
 @click.argument("model")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8080, show_default=True, help="Port; 0 takes a free one.")
-@click.option("--workers", default=1, show_default=True, help="Processes.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port; 0 takes a free one.",
+)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 def serve(model: str, host: str, port: int, workers: int) -> None:
     """Serve MODEL, a model folder or models:/NAME@ALIAS, over HTTP until stopped."""
     from serving.server import serve as run
@@ -258,23 +325,62 @@ def rollback(name: str, as_json: bool) -> None:
     _say({"name": name, "champion": version}, as_json, f"models:/{name}@champion is version {version} again")
 
 
-def read_source(source: Path, columns: Path | None, for_scoring: bool = False) -> Any:
-    """Decision table from a folder of CRM tables, a decision table's file, or a flat file with `columns`."""
-    from features import DecisionTable, build_decisions, open_decisions, read_flat, read_tables
-    from features.problems import UserError
+def read_source(
+    source: Path, columns: Path | None, for_scoring: bool = False, categories: Collection[str] = ()
+) -> Any:
+    """Decision table from a folder of CRM tables, a decision table's file, or a flat file with `columns`.
 
+    For scoring, `categories` are the features that a model learned as such: their texts stay texts.
+    """
+    from features import DecisionTable, build_decisions, open_decisions, read_flat, read_tables
+
+    _refuse_unreadable(source, columns)
     if source.is_dir():
-        if columns is not None:
-            raise UserError(
-                "--columns belongs to a flat file; a folder of CRM tables needs none. Leave it out."
-            )
         tables = read_tables(source)
         return open_decisions(tables) if for_scoring else build_decisions(tables)
     if columns is not None:
-        return read_flat(source, columns, for_scoring=for_scoring)
+        return read_flat(source, columns, for_scoring=for_scoring, categories=categories)
+    return DecisionTable.read(source)
+
+
+def _refuse_unreadable(source: Path, columns: Path | None) -> None:
+    """Refuse a source that can be nothing that we read, before any work."""
+    from features.problems import UserError
+
     if not source.exists():
         raise UserError(f"{source} does not exist; name a folder of CRM tables or a file.")
-    return DecisionTable.read(source)
+    if source.is_dir() and columns is not None:
+        raise UserError("--columns belongs to a flat file; a folder of CRM tables needs none. Leave it out.")
+    if source.is_file() and columns is None and source.suffix != ".parquet":
+        raise UserError(
+            f"{source} needs a columns file that says what its columns mean: add --columns FILE.toml."
+        )
+
+
+def _refuse_place(place: Path) -> None:
+    """Refuse a place that cannot come to be; folders above it that are missing are made later."""
+    from features.problems import UserError
+
+    above = next(folder for folder in place.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UserError(f"{place} cannot be written: {above} is a file, not a folder. Name another place.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{place} cannot be written: nothing may be put into {above}. Name another place.")
+
+
+def _refuse_table_place(out: Path, source: Path) -> None:
+    """Refuse a file that cannot be written, or should not be, before any work."""
+    from features.problems import UserError
+
+    if out.suffix != ".parquet":
+        raise UserError(f"{out} should end in .parquet: the table is written as Parquet.")
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; name a file in it.")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"{out} cannot be written: there is no folder {out.parent}. Make it first.")
+    if source.is_file() and out.exists() and out.samefile(source):
+        raise UserError(f"{out} is the source itself; name another file for the results.")
+    _refuse_place(out)
 
 
 def _model_folder(model: str) -> Path:
@@ -298,6 +404,12 @@ def _named_model(model: str) -> dict[str, str]:
 
 def _outcome_lines(trained: Any, run: Any) -> Iterator[str]:
     evaluation, folder = trained.evaluation, trained.folder
+    learned = trained.facts["learned_from"]
+    yield (
+        f"Learned from {learned['decisions']:,} decisions, judged on {learned['held_out']['decisions']:,} "
+        "that it had never seen."
+    )
+    yield from _left_out_line(learned["left_out_columns"])
     yield evaluation.verdict
     for claim in evaluation.claims:
         yield f"  {_amount(claim.estimate, evaluation.outcome)}  {claim.what}"
@@ -308,6 +420,12 @@ def _outcome_lines(trained: Any, run: Any) -> Iterator[str]:
         yield f"Registered as version {run.version} of models:/{trained.facts['name']}"
     yield f"Model: {folder}   Report: {folder / 'report.html'}"
     yield f"Next: stepin serve {folder}"
+
+
+def _left_out_line(columns: Sequence[dict[str, str]]) -> Iterator[str]:
+    if columns:
+        named = ", ".join(f"{line['column']} ({line['why']})" for line in columns)
+        yield f"Left out, for they say nothing: {named}"
 
 
 def _amount(estimate: Any, outcome: str) -> str:
@@ -327,7 +445,22 @@ def _write_parquet(table: Any, out: Path) -> None:
 
 
 def _say(document: dict[str, Any], as_json: bool, *lines: str) -> None:
-    click.echo(json.dumps(document, default=str, indent=1) if as_json else "\n".join(lines))
+    click.echo(as_one_document(document) if as_json else "\n".join(lines))
+
+
+def as_one_document(document: dict[str, Any]) -> str:
+    """Return JSON as every parser reads it: what is no number (NaN, infinity) becomes null."""
+    return json.dumps(_finite(document), default=str, indent=1, allow_nan=False, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 @contextmanager
@@ -340,7 +473,29 @@ def _waiting(what: str) -> Iterator[None]:
 
 @contextmanager
 def _steps(n: int) -> Iterator[Callable[[str], None]]:
-    """Show a progress bar over n steps on stderr; call with the name of each step as it starts."""
+    """Show how far it is, on stderr; call with the name of each of the n steps as it starts."""
+    with _bar(n) if sys.stderr.isatty() else _log(n) as notify:
+        yield notify
+
+
+@contextmanager
+def _log(n: int) -> Iterator[Callable[[str], None]]:
+    """One line for each step that ended well, for a file or a pipe."""
+    done, current, since = 0, "", time.monotonic()
+
+    def notify(step: str) -> None:
+        nonlocal done, current, since
+        if current:
+            done += 1
+            click.echo(f"[{done}/{n}] {current}, {time.monotonic() - since:.1f} s", err=True)
+        current, since = step, time.monotonic()
+
+    yield notify
+    notify("")
+
+
+@contextmanager
+def _bar(n: int) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,

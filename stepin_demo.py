@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from rich.table import Table
 
 from features import DecisionTable, open_decisions, read_tables
 from features.problems import UserError
+from features.simulator import FEWEST_DEALS
+from stepin import as_one_document
 from training.against_truth import AgainstTruth, against_truth
 
 MARK = ".stepin-demo"
@@ -32,6 +34,8 @@ _START_SECONDS = 30
 
 def run(deals: int, seed: int, out: Path, keep_serving: bool, as_json: bool) -> None:
     """Make the journey in the folder `out`; ends by itself unless `keep_serving`."""
+    if deals < FEWEST_DEALS:
+        raise UserError(f"--deals is {deals}; a simulated CRM needs at least {FEWEST_DEALS}.")
     _make_room(out)
     crm, model = out / "crm", out / "model"
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{(out / 'mlflow.db').resolve()}")
@@ -54,10 +58,12 @@ def run(deals: int, seed: int, out: Path, keep_serving: bool, as_json: bool) -> 
         _print_truth(console, known)
         _print_next(console, out, model)
         if as_json:
-            click.echo(json.dumps({"answers": chosen, "one": one, "truth": known.to_dict()}, indent=1))
+            said = {"folder": str(out), "model": str(model), "open_deals": len(waiting.rows), "url": url}
+            click.echo(as_one_document({**said, "answers": chosen, "one": one, "truth": known.to_dict()}))
         if keep_serving:
-            console.print(f"\nServing at {url} - docs at {url}/docs - Ctrl+C ends it.")
-            server.wait()
+            click.echo(f"\nServing at {url} - docs at {url}/docs - Ctrl+C ends it.", err=True)
+            with suppress(KeyboardInterrupt):
+                server.wait()
 
 
 def _make_room(out: Path) -> None:
@@ -80,7 +86,7 @@ def _stepin(console: Console, *arguments: str) -> None:
     )
     console.print(done.stdout.rstrip(), markup=False, highlight=False)
     if done.returncode:
-        raise UserError(f"The demo stopped: stepin {arguments[0]} ended with status {done.returncode}.")
+        sys.exit(1)  # the command has said why
 
 
 @contextmanager
@@ -92,7 +98,9 @@ def serving(model: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     killer = threading.Timer(_START_SECONDS, server.kill)
     killer.start()
     try:
-        yield _address(server), server
+        address = _address(server)
+        killer.cancel()
+        yield address, server
     finally:
         killer.cancel()
         server.terminate()

@@ -93,6 +93,9 @@ class ColumnsFile:
         numeric = keys.flag("outcome", "numeric")
         if keys.texts("features", "include") is not None and keys.texts("features", "exclude") is not None:
             raise UserError(f"{name}: [features] has both include and exclude; keep one of them.")
+        delimiter = keys.text("reading", "delimiter") or ","
+        if len(delimiter) != 1:
+            raise UserError(f"{name}: [reading] delimiter should be one sign; came {delimiter!r}.")
         currency = keys.text("value", "currency")
         return cls(
             name=name,
@@ -109,7 +112,7 @@ class ColumnsFile:
             currency=currency,
             include=keys.texts("features", "include"),
             exclude=keys.texts("features", "exclude") or (),
-            delimiter=keys.text("reading", "delimiter") or ",",
+            delimiter=delimiter,
             missing=keys.texts("reading", "missing") or ("",),
             encoding=keys.text("reading", "encoding") or "utf-8-sig",
         )

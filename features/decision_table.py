@@ -20,6 +20,9 @@ from features.problems import TableError, UserError
 ROW_COLUMNS = ("deal_id", "partner_id", "stage", "decided_at", "stepped_in", "outcome", "amount")
 _PREFIX = "feature."
 _KEY = b"stepin"
+_NO_DECISION_TABLE = (
+    "is not a decision table; write one with 'stepin features', or say what its columns mean with --columns"
+)
 _DTYPES = {
     "deal_id": "str",
     "partner_id": "str",
@@ -151,10 +154,11 @@ class DecisionTable:
         try:
             table = pq.read_table(path)
         except (OSError, pa.ArrowException) as error:
-            raise TableError(path.name, None, f"cannot be read as a decision table: {error}") from None
+            reason = str(error).strip().splitlines()[0].rstrip(".")
+            raise TableError(path.name, None, f"cannot be read as a decision table: {reason}") from None
         metadata = table.schema.metadata or {}
         if _KEY not in metadata:
-            raise TableError(path.name, None, "is not a decision table; write one with 'stepin features'")
+            raise TableError(path.name, None, _NO_DECISION_TABLE)
         said = json.loads(metadata[_KEY])
         if said["format"] != 1:
             raise TableError(path.name, None, f"has format {said['format']}; this version reads format 1")

@@ -1,5 +1,6 @@
 """One file with a row per decision, and a columns file that says what its columns mean."""
 
+from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from features.schema import read_frame
 MOSTLY_NUMBERS = 0.95  # a column with so many numbers was meant to hold numbers
 
 
-def read_flat(source: Path, columns: Path, for_scoring: bool = False) -> DecisionTable:
+def read_flat(
+    source: Path, columns: Path, for_scoring: bool = False, categories: Collection[str] = ()
+) -> DecisionTable:
     """Read one file with a row per decision.
 
     Parameters
@@ -25,6 +28,7 @@ def read_flat(source: Path, columns: Path, for_scoring: bool = False) -> Decisio
     columns : the columns file (TOML)
     for_scoring : the columns of ``stepped_in`` and ``outcome`` may be absent, no row is left out, and
         nothing has come of the decisions yet
+    categories : columns that a model learned as categories: they stay so, whatever they hold here
 
     Returns
     -------
@@ -46,7 +50,7 @@ def read_flat(source: Path, columns: Path, for_scoring: bool = False) -> Decisio
     if table.empty:
         raise TableError(source.name, None, "holds no rows")
     table.index = _ids(table, meaning.id, source.name)
-    features = _features(table, meaning, source.name)
+    features = _features(table, meaning, source.name, categories)
     rows, flow = _rows(table, meaning, source.name, for_scoring)
     kept = (rows["stepped_in"].notna() & rows["outcome_known"]).to_numpy()
     rows, features = rows[kept], features.set_axis(rows.index)[kept]
@@ -82,7 +86,9 @@ def _ids(table: pd.DataFrame, column: str | None, source: str) -> pd.Index:
     return pd.Index(as_text(ids))
 
 
-def _features(table: pd.DataFrame, meaning: ColumnsFile, source: str) -> pd.DataFrame:
+def _features(
+    table: pd.DataFrame, meaning: ColumnsFile, source: str, categories: Collection[str]
+) -> pd.DataFrame:
     never = {meaning.id, meaning.stepped_in.column, meaning.outcome.column, meaning.decided_at}
     renamed = {meaning.partner: "partner_id", meaning.stage: "stage"}
     wanted = meaning.include if meaning.include is not None else tuple(table.columns)
@@ -96,7 +102,7 @@ def _features(table: pd.DataFrame, meaning: ColumnsFile, source: str) -> pd.Data
         raise TableError(source, clash[0], f"stands beside '{meaning.partner or meaning.stage}'; exclude one")
     columns = {
         renamed.get(column, column): _category(table[column])
-        if column in renamed
+        if column in renamed or column in categories
         else _feature(table[column], source)
         for column in chosen
     }

@@ -4,6 +4,7 @@ Columns and their types are checked with pandera; what spans columns or tables s
 ``features.consistency``, the columns themselves in ``features.tables``.
 """
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -104,9 +105,14 @@ def read_frame(
             na_values=list(missing),
             encoding=encoding,
         )
+    except UnicodeDecodeError:
+        expected = f"is no text in {encoding.removesuffix('-sig')}; export it as CSV in that encoding"
+        raise TableError(file.name, None, expected) from None
+    except LookupError:
+        raise TableError(file.name, None, f"cannot be read: nobody knows the encoding '{encoding}'") from None
     except pd.errors.EmptyDataError:
         raise TableError(file.name, None, "is empty; a header is needed") from None
-    except (ValueError, OSError, EOFError, pd.errors.ParserError) as error:
+    except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise TableError(file.name, None, f"cannot be read as {file.suffix.lstrip('.')}: {reason}") from None
 

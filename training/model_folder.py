@@ -89,10 +89,10 @@ def verify(folder: Path) -> Manifest:
         )
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        written, files, digest = manifest["format"], dict(manifest["files"]), str(manifest["digest"])
+        written, files, digest = int(manifest["format"]), dict(manifest["files"]), str(manifest["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ModelFolderError(_damaged(folder, MANIFEST)) from None
-    if not isinstance(written, int) or written > FORMAT:
+    if written > FORMAT:
         raise ModelFolderError(
             f"{folder} is a model of format {written}; this stepin reads up to {FORMAT}. "
             "Upgrade stepin, or train the model again with this one."

@@ -15,7 +15,7 @@ from features.decisions import DecisionTable
 from training import clustered, doubt, evaluate, model_folder
 from training.config import TrainingConfig
 from training.folds import newest_deals, random_groups
-from training.gate import refuse_too_little
+from training.gate import refuse_too_little, refuse_unjudgeable
 from training.nuisance import Nuisances, scores
 from training.policy import Advice, Policy
 from training.report import write_report
@@ -69,6 +69,7 @@ def train(
     held_out = split(decisions, config)
     older, newest = decisions.take(~held_out), decisions.take(held_out)
     refuse_too_little(older, config.least_outcomes)
+    refuse_unjudgeable(newest)
     notify(STEPS[1])
     model = _model(config).fit(
         older.X, older.treatment, older.outcome, older.groups, deals=older.rows["deal_id"]

@@ -110,7 +110,9 @@ def test_what_is_no_decision_table_is_refused(table, tmp_path):
         DecisionTable.read(file)
     table.rows.to_parquet(file)
     with pytest.raises(
-        UserError, match=r"^x\.parquet is not a decision table; write one with 'stepin features'\.$"
+        UserError,
+        match=r"^x\.parquet is not a decision table; write one with 'stepin features', "
+        r"or say what its columns mean with --columns\.$",
     ):
         DecisionTable.read(file)
     later = pa.table({"a": [1]}).replace_schema_metadata({b"stepin": b'{"format": 2}'})
