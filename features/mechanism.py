@@ -1,6 +1,6 @@
 """How a simulated deal advances, when the vendor joins it, and what joining is worth: exactly.
 
-Each deal passes up to five stages. In each, the vendor joins soon (within the grace window), late,
+Each deal passes up to four stages. In each, the vendor joins soon (within the grace window), late,
 or not at all; a deal is lost quickly for reasons nobody could influence, or reaches the stage's end
 and advances or is lost there. The truth is a backward recursion over the stages with these same
 functions, so it is computed, never estimated:
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-STAGES = ("qualify", "discovery", "solution", "proposal", "negotiation")
+STAGES = ("qualify", "solution", "proposal", "negotiation")
 GRACE_DAYS = 14
 HORIZON_DAYS = 180
 SHORTEST_STAGE_DAYS = 15
@@ -27,11 +27,11 @@ PACE_EXTRA_DAYS = (4.0, 7.0, 11.0, 17.0, 26.0)
 NEVER, EARLIER, LAST_STAGE = 0, 1, 2
 BEFORE = (NEVER, EARLIER, LAST_STAGE)
 
-_STAGE_ADVANCE = (0.1, 0.0, -0.1, -0.25, 0.1)
-_STAGE_JOIN = (0.0, 0.1, 0.2, 0.3, 0.0)
-_STAGE_HELP = (1.7, 1.6, 1.6, 1.6, 1.4)
-_STAGE_NEED = (0.0, 0.05, 0.10, 0.15, -0.20)
-_JOIN_AFTER = (0.0, 0.3, 1.1)
+_STAGE_ADVANCE = (0.1, 0.0, -0.1, 0.1)
+_STAGE_JOIN = (0.0, 0.1, 0.3, 0.0)
+_STAGE_HELP = (1.65, 1.65, 1.65, 1.5)
+_STAGE_NEED = (0.0, 0.10, 0.15, -0.20)
+_JOIN_AFTER = (0.0, 0.2, 0.7)
 _LATE_HELP, _LASTING_HELP = 0.5, 0.25
 
 
@@ -66,13 +66,13 @@ class Situation:
 def join_probability(deal: Situation, stage: int, before: int | NDArray[np.int64]) -> Array:
     """P(the vendor joins within the grace window): more for big, complex, strategic first sales."""
     logit = (
-        -1.75
+        -1.60
         + 0.70 * deal.size
         + 0.25 * deal.complexity
         + 0.90 * deal.strategic
         + 0.35 * deal.first_sale
         + 0.20 * deal.novel
-        + 0.90 * deal.competitor
+        + 1.00 * deal.competitor
         + _STAGE_JOIN[stage]
         + np.asarray(_JOIN_AFTER)[before]
         + 6.0 * deal.always_joined
@@ -98,7 +98,7 @@ def help_on_advance(deal: Situation, stage: int) -> Array:
         - 1.60 * deal.trust
         + deal.help_gain
     )
-    held_by_partner = deal.integrator * deal.executive_contact * (stage >= 3)
+    held_by_partner = deal.integrator * deal.executive_contact * (stage >= 2)
     return _STAGE_HELP[stage] * help_needed - 1.1 * held_by_partner
 
 
@@ -107,13 +107,13 @@ def advance_probability(
 ) -> Array:
     """P(the deal advances at the stage's end), given how much of the vendor's help it had (0 to 1)."""
     logit = (
-        2.15
-        - 0.70 * deal.size
+        1.85
+        - 0.64 * deal.size
         - 0.35 * deal.complexity
-        - 1.00 * deal.strategic
+        - 0.90 * deal.strategic
         - 0.60 * deal.first_sale
         - 0.20 * deal.novel
-        - 1.00 * deal.competitor
+        - 0.92 * deal.competitor
         + 0.30 * deal.trust
         + deal.skill
         + _STAGE_ADVANCE[stage]

@@ -24,7 +24,7 @@ FIRST_DAY = pd.Timestamp("2021-07-01", tz="UTC")
 WEEKS = 208
 FEWEST_DEALS = 100
 _DAY = 86_400_000_000  # microseconds
-_KINDS = ("materials", "technical", "proposal", "executive", "closing")  # the usual kind, by stage
+_KINDS = ("materials", "technical", "proposal", "closing")  # the usual kind, by stage
 
 Ints = NDArray[np.int64]
 
@@ -298,7 +298,7 @@ def _involvements(
     stage, deal = np.nonzero((drawn.started >= 0) & (drawn.started < cut))
     started, ended = drawn.started[stage, deal], drawn.ended[stage, deal]
     usual = rng.random(len(stage)) < 0.7
-    kind = np.where(usual, np.array(_KINDS)[stage], rng.choice([*_KINDS, "other"], len(stage)))
+    kind = np.where(usual, np.array(_KINDS)[stage], rng.choice([*_KINDS, "executive", "other"], len(stage)))
     hours = np.round(rng.gamma(2.0, 3.0, len(stage)) + 2 * drawn.traits["complexity"][deal], 1)
     return pd.DataFrame(
         {

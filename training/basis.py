@@ -33,6 +33,10 @@ class Place:
         weight = self.weight.reshape(-1, *[1] * (table.ndim - 1))
         return table[self.low] * (1.0 - weight) + table[self.high] * weight
 
+    def take(self, rows: slice | NDArray[np.bool_]) -> "Place":
+        """Keep some of the values."""
+        return Place(self.low[rows], self.high[rows], self.weight[rows])
+
 
 @dataclass(frozen=True)
 class Feature:

@@ -12,7 +12,7 @@ class TrainingConfig:
 
     random_state: int = 0
     """The same seed on the same decisions gives the same model."""
-    held_out_share: float = 0.25
+    held_out_share: float = 0.30
     """Share of deals, the newest, that the model never sees and is judged on."""
     n_folds: int = 3
     """Folds of the cross-fitting."""

@@ -36,7 +36,7 @@ class Design:
 
     def rows(self, places: Sequence[Place], chunk: slice) -> Array:
         """Rows of the design for one chunk, shape (chunk length, n_columns)."""
-        some = [Place(p.low[chunk], p.high[chunk], p.weight[chunk]) for p in places]
+        some = [place.take(chunk) for place in places]
         out = np.empty((len(some[0].low), self.n_columns))
         out[:, 0] = 1.0
         for place, table, columns in zip(some, self.tables, self.columns, strict=True):
@@ -52,8 +52,8 @@ class Design:
     def low_rows(self, places: Sequence[Place], chunk: slice) -> Array:
         """Low tables of all features side by side, for screening pairs: shape (chunk length, n_low)."""
         parts = [
-            Place(p.low[chunk], p.high[chunk], p.weight[chunk]).read(table)
-            for p, table in zip(places, self.low, strict=True)
+            place.take(chunk).read(table)
+            for place, table in zip(places, self.low, strict=True)
             if table is not None
         ]
         return np.hstack(parts) if parts else np.zeros((chunk.stop - chunk.start, 0))

@@ -17,8 +17,8 @@ from training.basis import Array, Block, Place
 from training.design import Design, Sums, add_up, predict
 from training.pairs import choose_pairs, misfit_variance, pair_tests
 
-_TAIL = {"main": 2.0, "missing": 4.0, "pair": 1.0}  # degrees of freedom of the half-t priors
-_SCALE = {"main": 0.015, "missing": 0.005, "pair": 0.005}  # for an outcome with deviation 0.47
+_TAIL = {"main": 1.0, "missing": 4.0, "pair": 1.0}  # degrees of freedom of the half-t priors
+_SCALE = {"main": 0.003, "missing": 0.003, "pair": 0.003}  # for an outcome with deviation 0.47
 _USUAL_OUTCOME_SD = 0.47
 _SIGMA_EVERY = 5
 

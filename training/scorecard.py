@@ -344,7 +344,7 @@ _ANSWER_FIELDS = ("uplift", "sd", "terms", "win", "propensity", "supported", "si
 def _in_chunks(places: Sequence[Place], n: int) -> Iterator[list[Place]]:
     for start in range(0, max(n, 1), _CHUNK_ROWS):
         at = slice(start, start + _CHUNK_ROWS)
-        yield [Place(p.low[at], p.high[at], p.weight[at]) for p in places]
+        yield [place.take(at) for place in places]
 
 
 def _sum_of(places: Sequence[Place], tables: Sequence[Array], n: int) -> Array:
