@@ -166,7 +166,7 @@ def test_every_link_within_the_project_resolves(page: Path) -> None:
 @every_page
 def test_every_file_of_the_project_that_is_named_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    home = "|".join((*FLOORS, "docs", "examples", "notebooks", "requirements", "tests"))
+    home = "|".join((*FLOORS, "docs", "benchmarks", "examples", "notebooks", "requirements", "tests"))
     for name in re.findall(rf"`((?:{home})/[\w./-]+)`", text):
         assert (ROOT / name).exists(), f"{page.name} names {name}, which is not there"
 
