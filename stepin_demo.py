@@ -46,7 +46,7 @@ def run(deals: int, seed: int, out: Path, keep_serving: bool, as_json: bool) -> 
     if len(waiting.rows) == 0:
         raise UserError("No deal is open at the end of this CRM; try another --seed, or more --deals.")
     judged = pd.read_parquet(model / "held_out.parquet")
-    known = against_truth(judged, pd.read_parquet(crm / "truth.parquet"), break_even=0.03)
+    known = _known(judged, pd.read_parquet(crm / "truth.parquet"))
     console.print("\n[dim]$[/dim] stepin serve models:/stepin@champion --port 0")
     with serving("models:/stepin@champion") as (url, server):
         waiting = _only_what_the_model_reads(url, waiting)
@@ -59,11 +59,19 @@ def run(deals: int, seed: int, out: Path, keep_serving: bool, as_json: bool) -> 
         _print_next(console, out, model)
         if as_json:
             said = {"folder": str(out), "model": str(model), "open_deals": len(waiting.rows), "url": url}
-            click.echo(as_one_document({**said, "answers": chosen, "one": one, "truth": known.to_dict()}))
+            click.echo(
+                as_one_document({**said, "answers": chosen, "one": one, "truth": known and known.to_dict()})
+            )
         if keep_serving:
             click.echo(f"\nServing at {url} - docs at {url}/docs - Ctrl+C ends it.", err=True)
             with suppress(KeyboardInterrupt):
                 server.wait()
+
+
+def _known(judged: pd.DataFrame, truth: pd.DataFrame) -> AgainstTruth | None:
+    """How far from the truth; None where no supported decision, or only one kind, can be compared."""
+    comparable = judged.loc[judged["supported"], "stepped_in"].nunique() == 2
+    return against_truth(judged, truth, break_even=0.03) if comparable else None
 
 
 def _make_room(out: Path) -> None:
@@ -92,19 +100,29 @@ def _stepin(console: Console, *arguments: str) -> None:
 @contextmanager
 def serving(model: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Start the real server on a free port, give its address, and stop it at the end."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "stepin", "serve", model, "--port", "0"], stderr=subprocess.PIPE, text=True
-    )
-    killer = threading.Timer(_START_SECONDS, server.kill)
-    killer.start()
-    try:
-        address = _address(server)
-        killer.cancel()
-        yield address, server
-    finally:
-        killer.cancel()
-        server.terminate()
-        server.wait(timeout=15)
+    line = [sys.executable, "-m", "stepin", "serve", model, "--port", "0"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as server:
+        killer = threading.Timer(_START_SECONDS, server.kill)
+        killer.start()
+        reader = threading.Thread(target=_pass_on, args=(server,), daemon=True)
+        try:
+            address = _address(server)
+            killer.cancel()
+            reader.start()
+            yield address, server
+        finally:
+            killer.cancel()
+            server.terminate()
+            server.wait(timeout=15)
+            if reader.ident:
+                reader.join(timeout=5)
+
+
+def _pass_on(server: subprocess.Popen[str]) -> None:
+    """Show what the server complains of; a pipe that nobody reads would stop it once full."""
+    assert server.stderr is not None
+    for line in server.stderr:
+        click.echo(line, nl=False, err=True)
 
 
 def _address(server: subprocess.Popen[str]) -> str:
@@ -216,7 +234,12 @@ def _print_answer(console: Console, answer: dict[str, Any]) -> None:
         console.print(f"  Playbook, who leads: {stages}\n")
 
 
-def _print_truth(console: Console, known: AgainstTruth) -> None:
+def _print_truth(console: Console, known: AgainstTruth | None) -> None:
+    if known is None:
+        console.print(
+            "Too few held-out decisions have support to be compared with the truth: try more --deals."
+        )
+        return
     console.print("Against the truth that only a simulation knows, on the held-out decisions with support:")
     console.print(f"  average effect: {100 * known.true_average:+.1f} points are true,")
     console.print(

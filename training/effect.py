@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
+from threadpoolctl import threadpool_limits
 
 from training.basis import Array, Block, Place
 from training.design import Design, Sums, add_up, predict
@@ -78,9 +79,8 @@ def fit_effect(
     if chosen := choose_pairs(tests, settings.most_pairs, settings.false_discovery_rate):
         design = design.with_pairs(chosen)
         sums = add_up(design, places, targets)
-    final = _gibbs(
-        sums.scaled(1.0 / design_effect), design.blocks, unit, settings.burn_in, settings.draws, rng
-    )
+    sums = sums.scaled(1.0 / design_effect)
+    final = _gibbs(sums, design.blocks, unit, settings.burn_in, settings.draws, rng)
     spread = _weighted_variance(predict(design, places, final.mean), weights)
     parts = [_weighted_variance(_part(design, places, i, final.mean), weights) for i in range(len(places))]
     misfit = misfit_variance(tests, chosen, np.array(parts), spread, float(weights.sum()))
@@ -102,6 +102,7 @@ class _Chain:
     block_sd: Array
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # small matrices: threads would only wait
 def _gibbs(
     sums: Sums, blocks: Sequence[Block], unit: float, burn_in: int, n_draws: int, rng: np.random.Generator
 ) -> _Chain:

@@ -21,6 +21,7 @@ from training.policy import Advice, Policy
 from training.report import write_report
 from training.scorecard import Z_90, Answers, Scorecard
 from training.uplift import UpliftModel, cross_fit_for_judging
+from training.verdict import NOT_ENOUGH
 
 STEPS = (
     "Setting the newest deals aside",
@@ -87,7 +88,7 @@ def train(
     )
     card = model.scorecard_
     if not evaluation.heterogeneous:
-        card = card.average_only(average.value, average.se)
+        card = card.average_only(average.value, average.se, enough=evaluation.evidence != NOT_ENOUGH)
         answers = card.evaluate(model.read(newest.X))
     notify(STEPS[3])
     doubts = doubt.doubts(decisions, nuisances, model, evaluation, _judging_seed(config))

@@ -56,6 +56,9 @@ class Support:
     least_in_cell: int = 10
 
 
+NOWHERE = Support(least_propensity=1.0)
+
+
 @dataclass(frozen=True)
 class Answers:
     """What the scorecard says of n decisions."""
@@ -302,8 +305,11 @@ class Scorecard:
 
     # Other forms
 
-    def average_only(self, average: float, sd: float) -> "Scorecard":
-        """Serve one effect for all: what remains when differing effects are not shown by the evidence."""
+    def average_only(self, average: float, sd: float, enough: bool = True) -> "Scorecard":
+        """Serve one effect for all: what remains when differing effects are not shown by the evidence.
+
+        Where not even the average is known well `enough` to act on, no decision is supported.
+        """
         n_draws = len(self.baseline) - 1
         spread = np.resize([sd, -sd], n_draws)
         return replace(
@@ -315,6 +321,7 @@ class Scorecard:
             pairs=(),
             doubt=tuple(np.zeros(f.n_rows) for f in self.features),
             misfit_variance=0.0,
+            support_rule=self.support_rule if enough else NOWHERE,
             importance=tuple(0.0 for _ in self.features),
         )
 

@@ -141,6 +141,11 @@ def test_the_average_alone_gives_every_decision_the_same_answer(fitted, columns)
     np.testing.assert_allclose(np.diff(answers.win, axis=1), 0.04, atol=1e-12)
 
 
+def test_where_not_even_the_average_is_known_nothing_is_supported(fitted, columns):
+    assert fitted[0].average_only(0.04, 0.01).evaluate(columns).supported.any()
+    assert not fitted[0].average_only(0.04, 0.01, enough=False).evaluate(columns).supported.any()
+
+
 def _break_json(folder):
     path = folder / "scorecard.json"
     path.write_text(path.read_text()[:-30])

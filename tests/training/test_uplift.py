@@ -4,12 +4,12 @@ import pytest
 from sklearn.base import clone
 
 from features.problems import UserError
-from training import UpliftModel
+from training import UpliftModel, effect
 
 
 @pytest.fixture(scope="module")
 def world(make_world):
-    return make_world(8000, seed=1)
+    return make_world(20_000, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +99,15 @@ def test_the_same_seed_gives_the_same_model_whatever_the_order_of_the_rows(make_
     np.testing.assert_allclose(first.predict(world.X), other.predict(world.X), rtol=0, atol=1e-9)
 
 
-def test_a_partner_never_seen_gets_the_average_and_a_wider_interval(world, model):
+def test_a_partner_never_seen_gets_the_average_and_a_wider_interval(make_world):
+    world = make_world(6000, seed=9, partners=20)
+    helped = world.treatment & (np.char.str_len(world.partner) == 2)  # P0 to P9 make much of help
+    outcome = np.where(helped & (np.random.default_rng(0).random(6000) < 0.4), 1.0, world.outcome)
+    model = UpliftModel(draws=100).fit(world.X, world.treatment, outcome, world.partner)
     known, stranger = world.X.head(200), world.X.head(200).assign(partner="a stranger")
     width = [np.diff(model.predict_interval(X), axis=1).mean() for X in (known, stranger)]
     assert (model.explain(stranger)["partner"] == 0).all()
-    assert width[1] > width[0]
+    assert width[1] > 1.1 * width[0]
 
 
 def test_a_value_missing_where_none_ever_was_widens_the_interval(world, model):
@@ -123,14 +127,16 @@ def test_a_region_where_the_vendor_always_steps_in_has_no_support(make_world):
     assert supported[region != "Gulf"].mean() > 0.9
 
 
-def test_rows_of_one_deal_count_for_less_than_as_many_deals(make_world):
+def test_rows_of_one_deal_count_for_less_than_as_many_deals(make_world, monkeypatch):
     world = make_world(1500, seed=7)
     four = np.repeat(np.arange(1500), 4)
     args = (world.X.iloc[four], world.treatment[four], world.outcome[four], world.partner[four])
-    told = UpliftModel(most_pairs=0).fit(*args, deals=four)
-    untold = UpliftModel(most_pairs=0).fit(*args)
-    unsure = [m.scorecard_.baseline[1:].std() for m in (told, untold)]
-    assert 1.5 < unsure[0] / unsure[1] < 2.6
+    seen = []
+    measured = effect._design_effect
+    monkeypatch.setattr(effect, "_design_effect", lambda *a: seen.append(measured(*a)) or seen[-1])
+    UpliftModel(draws=30).fit(*args, deals=four)
+    UpliftModel(draws=30).fit(*args)
+    assert seen == [pytest.approx(4.0), 1.0]
 
 
 def test_it_is_a_scikit_learn_estimator(model):
