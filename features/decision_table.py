@@ -174,14 +174,24 @@ class DecisionTable:
 
 
 def drop_columns_that_say_nothing(features: pd.DataFrame) -> tuple[pd.DataFrame, list[dict[str, str]]]:
-    """Return the columns that are neither all missing nor constant, and which the others were, and why."""
-    distinct = features.nunique()
-    left_out = [
-        {"column": str(name), "why": "all missing" if distinct[name] == 0 else "the same everywhere"}
-        for name in features.columns
-        if distinct[name] == 0 or (distinct[name] == 1 and features[name].notna().all())
-    ]
+    """Return the columns that can tell one decision from another, and which the others were, and why.
+
+    Left out are columns that are all missing or constant, and texts of which no two are the same: names and
+    notes, from which nothing can be learned about any other decision.
+    """
+    reasons = {str(name): _why_it_says_nothing(features[name]) for name in features.columns}
+    left_out = [{"column": name, "why": why} for name, why in reasons.items() if why]
     return features.drop(columns=[line["column"] for line in left_out]), left_out
+
+
+def _why_it_says_nothing(values: pd.Series) -> str | None:
+    distinct, known = values.nunique(), int(values.count())
+    if distinct == 0:
+        return "all missing"
+    if distinct == 1 and known == len(values):
+        return "the same everywhere"
+    is_text = not pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype)
+    return "another one in every row" if is_text and distinct == known > 1 else None
 
 
 def refuse_one_valued(rows: pd.DataFrame, stepped_in: str, outcome: str) -> None:

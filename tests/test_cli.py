@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from contextlib import redirect_stderr, redirect_stdout
@@ -535,6 +536,18 @@ def flat_table(n=1200):
     )
 
 
+def test_names_of_which_no_two_are_the_same_are_left_out_and_said(here):
+    table = flat_table().assign(note=lambda rows: "deal of " + rows["deal"].astype("str"), same="x")
+    table.to_csv("past.csv", index=False)
+    Path("columns.toml").write_text(FLAT)
+    said = done(
+        "train", "past.csv", "--columns", "columns.toml", "--out", "model", "--no-track", "--jobs", "1"
+    )
+    assert said.out.splitlines()[1] == (
+        "Left out, for they say nothing: note (another one in every row), same (the same everywhere)"
+    )
+
+
 def test_a_code_that_looks_like_a_number_stays_the_level_it_was(here):
     table = flat_table()
     table.to_csv("past.csv", index=False)
@@ -596,6 +609,23 @@ def test_the_demo_says_one_json_document_and_ends(here, monkeypatch):
         urllib.request.urlopen(document["url"])
     assert everything_in(here)[0] == "demo"
     assert {path.name for path in here.iterdir()} == {"demo"}
+
+
+def test_the_demos_server_is_not_ended_once_it_has_started(model, monkeypatch):
+    timers = []
+
+    class Remembered(threading.Timer):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            timers.append(self)
+
+    monkeypatch.setattr(threading, "Timer", Remembered)
+    with stepin_demo.serving(str(model)) as (url, server):
+        assert timers[0].finished.is_set()
+        assert server.poll() is None
+        with urllib.request.urlopen(f"{url}/healthz", timeout=20) as reply:
+            assert reply.status == 200
+    assert server.returncode == 0
 
 
 # Stopped, or failed late
