@@ -49,8 +49,8 @@ def refuse_unjudgeable(held_out: DecisionTable, least_outcomes: int = LEAST_HELD
     least, seen = _fewer_than(held_out, least_outcomes)
     if seen:
         raise NotEnoughEvidenceError(
-            f"The evidence is not enough to judge a model on: {len(held_out):,} decisions of the newest "
-            f"deals were set aside for that, {seen}; at least {least} of each are needed. "
+            f"The evidence is not enough to judge a model on: {len(held_out):,} decisions were "
+            f"set aside for that, {seen}; at least {least} of each are needed. "
             "Nothing was written. Are the dates right, and did both happen lately?"
         )
 
