@@ -22,6 +22,7 @@ _TAIL = {"main": 1.0, "missing": 4.0, "pair": 1.0}  # degrees of freedom of the 
 _SCALE = {"main": 0.003, "missing": 0.003, "pair": 0.003}  # for an outcome with deviation 0.47
 _USUAL_OUTCOME_SD = 0.47
 _SIGMA_EVERY = 5
+_START_SD = 0.05  # wide: from near zero a block of many levels would not find out in time
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _gibbs(
     tail = np.array([_TAIL[b.prior] for b in blocks])
     scale = np.array([_SCALE[b.prior] for b in blocks]) * unit
     owner = np.repeat(np.arange(len(blocks)), size.astype(int))
-    variance, noise = scale**2, max(sums.square / sums.n, 1e-12)
+    variance, noise = np.full(len(blocks), (_START_SD * unit) ** 2), max(sums.square / sums.n, 1e-12)
     mixing = tail / variance + 1.0 / scale**2
     precision = np.full(p, 1e-6)
     mean, draws, squared_sd = np.zeros(p), np.empty((n_draws, p)), np.zeros(len(blocks))

@@ -11,7 +11,7 @@ from scipy import stats
 from training.basis import Array, Place
 from training.design import Design, chunks
 
-_FLOOR = 0.10
+_FLOOR = 0.06
 _PRIOR_SHARE = 0.25
 
 

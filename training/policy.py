@@ -66,7 +66,7 @@ class Policy:
     """In the currency of the amounts."""
     margin: float | None = None
     """Share of a deal's amount that is earned when it is won: above 0, at most 1."""
-    sure: float = 0.65
+    sure: float = 0.6
     """Probability needed to say step_in; one minus it is the most that still says step_back."""
     widest_points: float = 20.0
     """Half width of the 90% interval, in points, beyond which an undecided answer is not_enough_evidence."""
