@@ -33,7 +33,7 @@ def evidence_for(average: Estimate, differs: bool, needed: float) -> str:
 def verdict(evidence: str, average: Estimate, gains: dict[str, Estimate], outcome: str) -> str:
     """One sentence for a sales lead; `gains` as in `Evaluation.gain`."""
     if not math.isfinite(average.se):
-        seen = f"{average.n} comparable held-out decisions of {average.n_groups} partners"
+        seen = f"{average.n} comparable held-out decisions{_spread(average)}"
         return f"The evidence is not enough: {seen}."
     mean = f"{amount(average.value, outcome)} ({span(average, outcome)})"
     what = "the chance of winning" if outcome == "binary" else "the outcome"
@@ -51,8 +51,13 @@ def verdict(evidence: str, average: Estimate, gains: dict[str, Estimate], outcom
         )
     return (
         f"The evidence is not enough: stepping in changes {what} by {mean} on average over {average.n} "
-        f"decisions of {average.n_groups} partners, which leaves open whether it pays."
+        f"decisions{_spread(average)}, which leaves open whether it pays."
     )
+
+
+def _spread(average: Estimate) -> str:
+    """How many partners the decisions come from, where they are known."""
+    return "" if average.n_groups == average.n > 0 else f" of {average.n_groups} partners"
 
 
 def amount(value: float, outcome: str) -> str:

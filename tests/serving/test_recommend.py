@@ -158,7 +158,7 @@ def test_a_model_without_stages_has_no_playbook(tmp_path, make_client, made):
     [
         (14.0, "step_in", "vendor", False),
         (8.0, "step_in", "joint", False),
-        (3.1, "too_close_to_call", "partner", True),
+        (3.03, "too_close_to_call", "partner", True),
         (-2.0, "step_back", "partner", False),
     ],
 )
