@@ -212,7 +212,7 @@ def judge(
     held : the decisions and what the model said of them
     policy : what turns an uplift into advice; the default policy where None
     constant : mean and standard deviation of the one average effect that is served where differing effects
-        can't be shown, from the decisions learned from; the mean prediction where None
+        can't be shown; the mean prediction where None
 
     Returns
     -------

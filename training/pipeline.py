@@ -78,17 +78,14 @@ def train(
     notify(STEPS[2])
     nuisances = _judging_nuisances(decisions, config)
     phi = scores(nuisances, decisions.treatment, decisions.outcome).doubly_robust
-    average = clustered.mean(phi[~held_out][model.support(older.X)], older.groups[model.support(older.X)])
     policy = _policy_for(decisions, config.policy)
     answers = model.answers(newest.X)
-    evaluation = evaluate.judge(
-        _held_out(newest, answers, nuisances.take(held_out), phi[held_out]),
-        policy,
-        (average.value, average.se),
-    )
+    held = _held_out(newest, answers, nuisances.take(held_out), phi[held_out])
+    constant = _constant(held, model.baseline_)
+    evaluation = evaluate.judge(held, policy, constant)
     card = model.scorecard_
     if not evaluation.heterogeneous:
-        card = card.average_only(average.value, average.se, enough=evaluation.evidence != NOT_ENOUGH)
+        card = card.average_only(*constant, enough=evaluation.evidence != NOT_ENOUGH)
         answers = card.evaluate(model.read(newest.X))
     notify(STEPS[3])
     doubts = doubt.doubts(decisions, nuisances, model, evaluation, _judging_seed(config))
@@ -156,6 +153,15 @@ def _judging_nuisances(decisions: DecisionTable, config: TrainingConfig) -> Nuis
         _judging_seed(config),
         config.n_jobs,
     )
+
+
+def _constant(held: evaluate.HeldOut, baseline: float) -> tuple[float, float]:
+    """Average uplift and its standard error, to be served where effects can't be shown to differ.
+
+    From the held-out decisions, like the verdict: the older ones are more, but their average is the past's.
+    """
+    average = clustered.mean(held.phi[held.supported], held.groups[held.supported])
+    return (average.value, average.se) if np.isfinite(average.se) else (baseline, 1.0)
 
 
 def _judging_seed(config: TrainingConfig) -> int:
