@@ -4,20 +4,19 @@ Progress goes to stderr, results to stdout; ``--json`` gives one JSON document o
 done, 1 refused or failed, 2 wrong usage. Each floor is imported only by the commands that need it.
 """
 
-import json
-import math
 import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+
+from stepin_console import say, steps, waiting
 
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 _columns = click.option(
@@ -75,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(status)
 
 
-_OURS = ("features", "training", "serving", "stepin_demo")
+_OURS = ("features", "training", "serving", "stepin_console", "stepin_demo")
 
 
 def _end(sentence: str, status: int = 1) -> NoReturn:
@@ -134,12 +133,12 @@ def simulate(folder: Path, deals: int, seed: int, no_effect: bool, as_json: bool
 
     refuse_occupied(folder)
     _refuse_place(folder)
-    with _waiting(f"Simulating {deals:,} deals"):
+    with waiting(f"Simulating {deals:,} deals"):
         made = make(deals, seed, effect=not no_effect)
         made.write(folder)
     counts = {name: len(table) for name, table in made.tables.by_name().items()}
     average = float(made.truth["uplift"].mean())
-    _say(
+    say(
         {"folder": str(folder), "rows": counts, "true_average_uplift_points": 100 * average},
         as_json,
         f"{folder}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()),
@@ -159,11 +158,11 @@ def features(folder: Path, out: Path, grace_days: int, horizon_days: int, as_jso
     from features import build_decisions, read_tables
 
     _refuse_table_place(out, folder)
-    with _waiting("Building decisions and their features"):
+    with waiting("Building decisions and their features"):
         decisions = build_decisions(read_tables(folder), grace_days, horizon_days)
         decisions.write(out)
     lines = [f"  {step['n']:>9,}  {step['what']}: {step['why']}" for step in decisions.about["flow"]]
-    _say(
+    say(
         {"decisions": len(decisions.rows), "out": str(out), "about": decisions.about},
         as_json,
         f"{out}: {len(decisions.rows):,} decisions x {decisions.features.shape[1]} features",
@@ -226,7 +225,7 @@ def train(
     from training.tracking import track as record
 
     config = TrainingConfig(random_state=seed, n_jobs=jobs, policy=policy)
-    with _steps(2 + len(STEPS)) as notify:
+    with steps(2 + len(STEPS)) as notify:
         notify("Reading and building decisions")
         decisions = read_source(source, columns)
         trained = learn(
@@ -239,7 +238,7 @@ def train(
             raise UserError(
                 f"{folder} holds the whole model, but the run was not recorded: {error}"
             ) from None
-    _say(
+    say(
         {
             "model": str(folder),
             "digest": trained.digest,
@@ -266,11 +265,11 @@ def score(model: str, source: Path, out: Path, columns: Path | None, as_json: bo
     from training.scoring import learned_categories, score_table
 
     categories = learned_categories(folder)
-    with _waiting("Scoring"):
+    with waiting("Scoring"):
         table = score_table(folder, read_source(source, columns, True, categories))
         _write_parquet(table, out)
     shares = table["advice"].value_counts().to_dict()
-    _say(
+    say(
         {"out": str(out), "decisions": len(table), "advice": shares},
         as_json,
         f"{out}: {len(table):,} decisions",
@@ -307,7 +306,7 @@ def promote(name: str, version: int, as_json: bool) -> None:
 
     former = registry.promote(name, version)
     was = f" (before: version {former})" if former else ""
-    _say(
+    say(
         {"name": name, "champion": version, "previous": former},
         as_json,
         f"models:/{name}@champion is version {version}{was}",
@@ -322,7 +321,7 @@ def rollback(name: str, as_json: bool) -> None:
     from training import registry
 
     version = registry.rollback(name)
-    _say({"name": name, "champion": version}, as_json, f"models:/{name}@champion is version {version} again")
+    say({"name": name, "champion": version}, as_json, f"models:/{name}@champion is version {version} again")
 
 
 def read_source(
@@ -393,7 +392,7 @@ def _named_model(model: str) -> dict[str, str]:
         return {"STEPIN_MODEL": model}
     from training import registry
 
-    with _waiting(f"Fetching {model}"), get_context("spawn").Pool(1) as other:
+    with waiting(f"Fetching {model}"), get_context("spawn").Pool(1) as other:
         found = other.apply(registry.locate, (model,))
     return {
         "STEPIN_MODEL": str(found.folder),
@@ -442,89 +441,6 @@ def _write_parquet(table: Any, out: Path) -> None:
         fresh.replace(out)
     finally:
         fresh.unlink(missing_ok=True)
-
-
-def _say(document: dict[str, Any], as_json: bool, *lines: str) -> None:
-    click.echo(as_one_document(document) if as_json else "\n".join(lines))
-
-
-def as_one_document(document: dict[str, Any]) -> str:
-    """Return JSON as every parser reads it: what is no number (NaN, infinity) becomes null."""
-    return json.dumps(_finite(document), default=str, indent=1, allow_nan=False, ensure_ascii=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-@contextmanager
-def _waiting(what: str) -> Iterator[None]:
-    """Show that something is going on, with the time it takes, on stderr."""
-    with _steps(1) as notify:
-        notify(what)
-        yield
-
-
-@contextmanager
-def _steps(n: int) -> Iterator[Callable[[str], None]]:
-    """Show how far it is, on stderr; call with the name of each of the n steps as it starts."""
-    with _bar(n) if sys.stderr.isatty() else _log(n) as notify:
-        yield notify
-
-
-@contextmanager
-def _log(n: int) -> Iterator[Callable[[str], None]]:
-    """One line for each step that ended well, for a file or a pipe."""
-    done, current, since = 0, "", time.monotonic()
-
-    def notify(step: str) -> None:
-        nonlocal done, current, since
-        if current:
-            done += 1
-            click.echo(f"[{done}/{n}] {current}, {time.monotonic() - since:.1f} s", err=True)
-        current, since = step, time.monotonic()
-
-    yield notify
-    notify("")
-
-
-@contextmanager
-def _bar(n: int) -> Iterator[Callable[[str], None]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )
-    with bar:
-        task = bar.add_task("", total=n)
-        started = False
-
-        def notify(step: str) -> None:
-            nonlocal started
-            bar.update(task, description=step, advance=1 if started else 0)
-            started = True
-
-        yield notify
-        bar.update(task, completed=n)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import stepin
+import stepin_console
 import stepin_demo
 import training.config
 
@@ -593,7 +594,7 @@ def test_every_other_command_says_one_json_document_too(learned, crm, here):
 
 
 def test_what_is_no_number_becomes_null_in_json():
-    text = stepin.as_one_document({"a": float("nan"), "b": [float("inf"), (1.5,)], "c": Path("x")})
+    text = stepin_console.as_one_document({"a": float("nan"), "b": [float("inf"), (1.5,)], "c": Path("x")})
     assert one_document(text) == {"a": None, "b": [None, [1.5]], "c": "x"}
 
 

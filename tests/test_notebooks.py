@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# An address on somebody's machine: /work/..., C:\..., or where a temporary folder was.
+# An address on somebody's machine: /home/..., C:\..., or where a temporary folder was.
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w.:/<])/(?:work|root|home|Users|tmp|var|usr|opt|mnt|private)\b|\b[A-Z]:\\|0x[0-9a-f]{8,}"
 )
@@ -78,7 +78,7 @@ def test_the_committed_outputs_hold_no_error_and_no_warning(notebook: nbformat.N
 @pytest.mark.parametrize(
     ("text", "is_a_place"),
     [
-        ("/work/main/model", True),
+        ("/home/me/model", True),
         ("see /tmp/x", True),
         ("C:\\Users\\me", True),
         ("<Styler at 0x7f50806721d0>", True),
