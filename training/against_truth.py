@@ -8,7 +8,10 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class AgainstTruth:
-    """How far the model is from the truth, over supported held-out decisions; effects as fractions."""
+    """How far the model is from the truth, over supported held-out decisions; effects as fractions.
+
+    NaN where none is supported.
+    """
 
     decisions: int
     true_average: float
@@ -43,6 +46,10 @@ def against_truth(held_out: pd.DataFrame, truth: pd.DataFrame, break_even: float
     joined = held_out.join(truths, on=["deal_id", "stage"], how="inner")
     assert len(joined) == len(held_out), "every held-out decision has a truth"
     seen = joined[joined["supported"]]
+    advised_share = float((joined["advice"] == "step_in").mean())
+    if seen.empty:
+        nothing = float("nan")
+        return AgainstTruth(0, *[nothing] * 7, advised_share)
     true, predicted = seen["true_uplift"].to_numpy(), seen["uplift"].to_numpy()
     varies = true.std() > 1e-12 and predicted.std() > 1e-12
     outcome, stepped_in = seen["outcome"].to_numpy(), seen["stepped_in"].to_numpy()
@@ -55,7 +62,7 @@ def against_truth(held_out: pd.DataFrame, truth: pd.DataFrame, break_even: float
         error=float(np.sqrt(np.mean((predicted - true) ** 2))),
         coverage=float(((seen["uplift_lo"] <= true) & (true <= seen["uplift_hi"])).mean()),
         share_of_oracle=_share_of_oracle(true - break_even, (seen["advice"] == "step_in").to_numpy()),
-        advised_share=float((joined["advice"] == "step_in").mean()),
+        advised_share=advised_share,
     )
 
 
