@@ -150,8 +150,20 @@ def simulate(folder: Path, deals: int, seed: int, no_effect: bool, as_json: bool
 @cli.command()
 @click.argument("folder", metavar="DIR", type=_path)
 @click.argument("out", metavar="OUT.parquet", type=_path)
-@click.option("--grace-days", default=14, show_default=True, help="Days within which stepping in counts.")
-@click.option("--horizon-days", default=180, show_default=True, help="Days within which a win counts.")
+@click.option(
+    "--grace-days",
+    type=click.IntRange(1, 3650),
+    default=14,
+    show_default=True,
+    help="Days within which stepping in counts.",
+)
+@click.option(
+    "--horizon-days",
+    type=click.IntRange(1, 3650),
+    default=180,
+    show_default=True,
+    help="Days within which a win counts.",
+)
 @_json
 def features(folder: Path, out: Path, grace_days: int, horizon_days: int, as_json: bool) -> None:
     """Turn the CRM tables in DIR into the decision table OUT.parquet."""

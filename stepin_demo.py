@@ -38,7 +38,7 @@ def run(deals: int, seed: int, out: Path, keep_serving: bool, as_json: bool) -> 
         raise UserError(f"--deals is {deals}; a simulated CRM needs at least {FEWEST_DEALS}.")
     _make_room(out)
     crm, model = out / "crm", out / "model"
-    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{(out / 'mlflow.db').resolve()}")
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{(out / 'mlflow.db').resolve()}"  # never the user's own
     console = Console(width=max(110, Console().width), highlight=False, quiet=as_json)
     _stepin(console, "simulate", str(crm), "--deals", str(deals), "--seed", str(seed))
     _stepin(console, "train", str(crm), "--out", str(model), "--register", "stepin", "--seed", str(seed))

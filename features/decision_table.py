@@ -14,6 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from features.problems import TableError, UserError
 
@@ -97,8 +99,14 @@ class DecisionTable:
 
     @property
     def groups(self) -> NDArray[np.object_]:
-        """Whose decisions hang together: the partner, or the deal where no partner is known, shape (n,)."""
-        groups = self.rows["partner_id"].where(self.rows["partner_id"].notna(), self.rows["deal_id"])
+        """Whose decisions hang together: the partner, or the deal where no partner is known, shape (n,).
+
+        Where the rows of one deal name several partners, these are one group: a deal is never torn apart.
+        """
+        deals = self.rows["deal_id"]
+        groups = self.rows["partner_id"].where(self.rows["partner_id"].notna(), deals)
+        if groups.groupby(deals.to_numpy()).nunique().max() > 1:
+            groups = _joined(groups, deals)
         return groups.to_numpy(dtype=object)
 
     @property
@@ -209,3 +217,14 @@ def refuse_one_valued(rows: pd.DataFrame, stepped_in: str, outcome: str) -> None
             raise UserError(
                 f"{all_or_none} of the {len(rows):,} decisions {what}; both kinds are needed to compare."
             )
+
+
+def _joined(groups: pd.Series, deals: pd.Series) -> pd.Series:
+    """Name each row's group by the first of those that deals connect, shape (n,)."""
+    group, names = pd.factorize(groups, sort=True)
+    deal = pd.factorize(deals)[0]
+    n = len(names) + int(deal.max()) + 1
+    edges = coo_array((np.ones(len(group)), (group, deal + len(names))), shape=(n, n))
+    component = connected_components(edges, directed=False)[1]
+    first = pd.Series(names).groupby(component[: len(names)]).first()
+    return pd.Series(first.loc[component[group]].to_numpy(), index=groups.index)

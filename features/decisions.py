@@ -77,6 +77,8 @@ def build_decisions(
     _refuse_too_little(rows)
     features, left_out = drop_columns_that_say_nothing(_features_at_entry(tables, kept, rows.index))
     about = _about(tables, grace_days, horizon_days, flow, left_out)
+    decided_on = set(rows["stage"])  # a history may also hold stages that close a deal
+    about["stage_order"] = [stage for stage in stage_order(tables.stage_entries) if stage in decided_on]
     return DecisionTable(rows, features, about)
 
 

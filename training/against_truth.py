@@ -48,8 +48,8 @@ def against_truth(held_out: pd.DataFrame, truth: pd.DataFrame, break_even: float
     seen = joined[joined["supported"]]
     advised_share = float((joined["advice"] == "step_in").mean())
     if seen.empty:
-        nothing = float("nan")
-        return AgainstTruth(0, *[nothing] * 7, advised_share)
+        nan = float("nan")
+        return AgainstTruth(0, nan, nan, nan, nan, nan, nan, nan, advised_share)
     true, predicted = seen["true_uplift"].to_numpy(), seen["uplift"].to_numpy()
     varies = true.std() > 1e-12 and predicted.std() > 1e-12
     outcome, stepped_in = seen["outcome"].to_numpy(), seen["stepped_in"].to_numpy()

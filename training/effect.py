@@ -115,7 +115,7 @@ def _gibbs(
     owner = np.repeat(np.arange(len(blocks)), size.astype(int))
     variance, noise = np.full(len(blocks), (_START_SD * unit) ** 2), max(sums.square / sums.n, 1e-12)
     mixing = tail / variance + 1.0 / scale**2
-    precision = np.full(p, 1e-6)
+    precision = np.full(p, 1e-6 / unit**2)
     mean, draws, squared_sd = np.zeros(p), np.empty((n_draws, p)), np.zeros(len(blocks))
     for sweep in range(burn_in + n_draws):
         precision[1:] = 1.0 / variance[owner]

@@ -18,7 +18,7 @@ from training import clustered
 from training.claims import Claim, compare_claims
 from training.clustered import Estimate, autoc
 from training.policy import ADVICE, STEP_IN, Policy
-from training.verdict import evidence_for, verdict
+from training.verdict import NOT_ENOUGH, evidence_for, verdict
 
 Floats = NDArray[np.float64]
 
@@ -92,8 +92,9 @@ class Evaluation:
     gain: dict[str, Estimate]
     """Net gain per decision of the advice over always, never, people: paired."""
     advice_shares: dict[str, float]
+    """Over all held-out decisions, those without support too."""
     break_even: float
-    """Mean over the decisions."""
+    """Median over the supported decisions."""
     heterogeneous: bool
     """Whether effects that differ between decisions were shown: if not, serve the average alone."""
     evidence: str
@@ -225,12 +226,15 @@ def judge(
     slope = calibration_slope(seen.uplift, seen.phi, seen.groups)
     area = autoc(seen.uplift, seen.phi, seen.groups)
     differs = area.p_positive < LEVEL and slope.value > 0
-    advised = rule.advise(*_served(seen, differs, constant), seen.amount)
     steps = compare_claims(seen.treatment, seen.outcome, seen.phi, seen.groups, seen.deals)
     average = steps[-1].estimate
-    values, gains = _worth(seen, advised.advice == STEP_IN, advised.break_even)
-    needed = float(np.mean(advised.break_even)) if len(seen.phi) else math.nan
+    break_even = rule.break_even(held.amount, len(held.phi))
+    needed = float(np.median(break_even[held.supported])) if len(seen.phi) else math.nan
     evidence = evidence_for(average, differs, needed)
+    enough = held.supported & (evidence != NOT_ENOUGH)
+    everywhere = rule.advise(*_served(held, differs, constant), held.amount, enough).advice
+    acts = (everywhere == STEP_IN)[held.supported]
+    values, gains = _worth(seen, acts, break_even[held.supported])
     return Evaluation(
         outcome=rule.outcome,
         n=len(seen.phi),
@@ -244,7 +248,7 @@ def judge(
         toc=tuple(clustered.toc_curve(seen.uplift, seen.phi, seen.groups)) if len(seen.phi) else (),
         value=values,
         gain=gains,
-        advice_shares={name: float(np.mean(advised.advice == name)) for name in ADVICE if len(seen.phi)},
+        advice_shares={name: float(np.mean(everywhere == name)) for name in ADVICE if len(held.phi)},
         break_even=needed,
         heterogeneous=differs,
         evidence=evidence,

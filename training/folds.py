@@ -37,7 +37,11 @@ def newest_deals(deal_ids: NDArray, decided_at: NDArray, share: float) -> NDArra
     when = np.asarray(decided_at).astype("datetime64[us]").astype(np.int64)
     first = np.full(deal.max() + 1, np.iinfo(np.int64).max)
     np.minimum.at(first, deal, when)
-    return first[deal] > np.quantile(first, 1.0 - share)
+    edge = np.quantile(first, 1.0 - share)
+    newest = first > edge
+    if not newest.any() and (first < edge).any():  # coarse dates: many deals share the last one
+        newest = first == edge
+    return newest[deal]
 
 
 def random_groups(groups: NDArray, share: float, seed: int) -> NDArray[np.bool_]:

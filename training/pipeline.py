@@ -81,7 +81,7 @@ def train(
     policy = _policy_for(decisions, config.policy)
     answers = model.answers(newest.X)
     held = _held_out(newest, answers, nuisances.take(held_out), phi[held_out])
-    constant = _constant(held, model.baseline_)
+    constant = _constant(phi[~held_out], model.support(older.X), older.groups, held)
     evaluation = evaluate.judge(held, policy, constant)
     card = model.scorecard_
     if not evaluation.heterogeneous:
@@ -120,7 +120,7 @@ def answer_columns(answers: Answers, advice: Advice) -> dict[str, NDArray]:
     """What is said of each decision, as columns of shape (n,); effects as fractions."""
     return {
         "advice": advice.advice,
-        "score": advice.score,
+        "score": np.where(answers.supported, advice.score, np.nan),
         "uplift": answers.uplift,
         "uplift_lo": answers.uplift - Z_90 * answers.sd,
         "uplift_hi": answers.uplift + Z_90 * answers.sd,
@@ -155,13 +155,18 @@ def _judging_nuisances(decisions: DecisionTable, config: TrainingConfig) -> Nuis
     )
 
 
-def _constant(held: evaluate.HeldOut, baseline: float) -> tuple[float, float]:
-    """Average uplift and its standard error, to be served where effects can't be shown to differ.
+def _constant(
+    phi: NDArray, supported: NDArray, partners: NDArray, held: evaluate.HeldOut
+) -> tuple[float, float]:
+    """Average uplift and its standard deviation, to be served where effects can't be shown to differ.
 
-    From the held-out decisions, like the verdict: the older ones are more, but their average is the past's.
+    The average is that of the older decisions, so that the held-out ones can judge it; their standard error
+    adds to its own, because tomorrow's average may lie as far off as theirs.
     """
-    average = clustered.mean(held.phi[held.supported], held.groups[held.supported])
-    return (average.value, average.se) if np.isfinite(average.se) else (baseline, 1.0)
+    past = clustered.mean(phi[supported], partners[supported])
+    recent = clustered.mean(held.phi[held.supported], held.groups[held.supported])
+    known = np.isfinite(past.se) and np.isfinite(recent.se)
+    return (past.value, float(np.hypot(past.se, recent.se))) if known else (0.0, 1.0)
 
 
 def _judging_seed(config: TrainingConfig) -> int:

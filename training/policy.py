@@ -122,7 +122,8 @@ class Policy:
         Returns
         -------
         ndarray (n,)
-            Fractions; with a numeric outcome, the outcome's unit. An amount of zero counts as unknown.
+            Fractions, at most 1; with a numeric outcome, the outcome's unit. An amount of zero counts as
+            unknown.
         """
         worth = np.full(n or 1, np.nan) if amount is None else np.atleast_1d(np.asarray(amount, dtype=float))
         if self.outcome == "numeric":
@@ -132,7 +133,7 @@ class Policy:
         if self.cost is None or self.margin is None:
             return usual
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(worth > 0, self.cost / (self.margin * worth), usual)
+            return np.where(worth > 0, np.minimum(self.cost / (self.margin * worth), 1.0), usual)
 
     def advise(
         self, uplift: ArrayLike, sd: ArrayLike, amount: ArrayLike | None = None, supported: ArrayLike = True

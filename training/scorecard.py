@@ -224,7 +224,8 @@ class Scorecard:
         if self.binary:
             room = np.minimum(np.abs(half), 0.5)
             midpoint = np.clip(_sigmoid(midpoint), room, 1.0 - room)
-        return np.stack([midpoint - half, midpoint + half], axis=-1)
+        outcomes = np.stack([midpoint - half, midpoint + half], axis=-1)
+        return np.clip(outcomes, 0.0, 1.0) if self.binary else outcomes
 
     def _cell_counts(self, rows: tuple[NDArray[np.int64], ...], n: int) -> NDArray[np.int64]:
         if not rows:

@@ -45,6 +45,12 @@ def test_the_newest_deals_are_held_out_with_all_their_decisions():
     assert held.tolist() == [False, False, False, False, False, True]
 
 
+def test_coarse_dates_still_hold_the_newest_out():
+    deals, dates = np.arange(100).astype(str), np.array(["2024-01-01"] * 60 + ["2024-04-01"] * 40, "M8[us]")
+    held = newest_deals(deals, dates, 0.3)
+    assert held.tolist() == [False] * 60 + [True] * 40
+
+
 def test_random_groups_stay_whole_and_make_up_the_share():
     groups = np.repeat(np.arange(40), 5)
     held = random_groups(groups, 0.25, seed=0)

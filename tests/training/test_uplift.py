@@ -76,6 +76,19 @@ def test_a_numeric_outcome_is_learned_in_its_own_unit(make_world):
     np.testing.assert_allclose(np.diff(model.predict_outcomes(world.X), axis=1)[:, 0], predicted, atol=1e-9)
 
 
+@pytest.mark.parametrize("unit", [1e-3, 1e6])
+def test_the_unit_of_a_numeric_outcome_does_not_matter(make_world, unit):
+    world = make_world(1500, seed=3, numeric=True)
+    args = (world.X, world.treatment)
+    plain, scaled = (
+        UpliftModel(draws=40).fit(*args, world.outcome * factor, world.partner).answers(world.X)
+        for factor in (1.0, unit)
+    )
+    assert np.corrcoef(scaled.uplift, plain.uplift)[0, 1] > 0.97  # boosting bins in single precision
+    assert np.std(scaled.uplift) / unit == pytest.approx(np.std(plain.uplift), rel=0.2)
+    assert np.mean(scaled.sd) / unit == pytest.approx(np.mean(plain.sd), rel=0.2)
+
+
 def test_a_saved_model_answers_the_same_and_holds_no_pickle(world, model, tmp_path):
     model.save(tmp_path / "m")
     loaded = UpliftModel.load(tmp_path / "m")
