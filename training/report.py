@@ -11,9 +11,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from features import catalog
+from training import report_doubts
 from training import report_pictures as pictures
 from training.clustered import Estimate
-from training.doubt import ASSUMPTIONS
 from training.evaluate import Evaluation
 from training.scorecard import Scorecard, TermTable
 from training.verdict import amount, span
@@ -78,8 +78,7 @@ def view(facts: Mapping[str, Any], evaluation: Evaluation, card: Scorecard) -> d
         "judged": _judged(evaluation),
         "worth": _worth(evaluation),
         "terms": _terms(facts, evaluation.outcome, card) if card.heterogeneous else [],
-        "doubts": _doubts(facts, evaluation.outcome),
-        "assumptions": ASSUMPTIONS,
+        **report_doubts.view(facts, evaluation.outcome),
         "settings": sorted(_flat(facts.get("settings") or {}).items()),
     }
 
@@ -204,28 +203,6 @@ def _levels(table: TermTable, outcome: str, words: catalog.Feature | None) -> li
 def _words(facts: Mapping[str, Any], name: str) -> catalog.Feature | None:
     """What the catalog says of a feature of CRM tables; None for a column of one's own."""
     return catalog.feature(name) if facts.get("source_kind") == "crm" else None
-
-
-def _label(facts: Mapping[str, Any], name: str) -> str:
-    words = _words(facts, name)
-    return words.label if words else name
-
-
-def _doubts(facts: Mapping[str, Any], outcome: str) -> dict[str, Any]:
-    doubts = facts.get("doubts") or {}
-    overlap = doubts.get("overlap") or {}
-    erase, per_unit = doubts.get("strength_to_erase"), doubts.get("bias_per_unit_strength")
-    return {
-        "outside": overlap.get("share_outside"),
-        "rules": overlap.get("rules") or [],
-        "missing": [(_label(facts, name), share) for name, share in (doubts.get("missing") or {}).items()][
-            :10
-        ],
-        "clipped": doubts.get("clipped_share"),
-        "measure": _label(facts, doubts.get("measure") or ""),
-        "erase": None if erase is None else f"{erase:.1f}",
-        "per_unit": None if per_unit is None else _size(per_unit, outcome).removeprefix("+"),
-    }
 
 
 def _column(item: Any) -> str:
