@@ -79,6 +79,7 @@ class UpliftModel(BaseEstimator):
         groups: NDArray | pd.Series | None = None,
         *,
         deals: NDArray | pd.Series | None = None,
+        nuisances: Nuisances | None = None,
     ) -> "UpliftModel":
         """Learn from n decisions.
 
@@ -90,6 +91,7 @@ class UpliftModel(BaseEstimator):
         groups : shape (n,): partners; a row is never judged by a model that saw its group
         deals : shape (n,): rows of one deal share its outcome and count for less than as many rows;
             by default every row is a deal of its own
+        nuisances : of the same n rows, from models that never saw a row's group; made here by default
 
         Raises
         ------
@@ -102,10 +104,9 @@ class UpliftModel(BaseEstimator):
         deal_codes = _codes(deals, len(frame), "deals")
         kinds = ColumnKinds.of(frame)
         columns = kinds.read(frame)
-        matrix, is_code = nuisance_matrix(columns, kinds)
-        self.nuisances_ = cross_fit(
-            matrix,
-            is_code,
+        _check_nuisances(len(frame), nuisances)
+        self.nuisances_ = nuisances or cross_fit(
+            *nuisance_matrix(columns, kinds),
             treated,
             result,
             group_codes if groups is not None else deal_codes,
@@ -283,6 +284,13 @@ def _check_targets(
         raise UserError("treatment should be 0 or 1 (or booleans) in every row; other numbers came.")
     binary = bool(np.isin(arrays["outcome"], (0, 1)).all())
     return arrays["treatment"] == 1, arrays["outcome"], binary
+
+
+def _check_nuisances(n: int, nuisances: Nuisances | None) -> None:
+    if nuisances is not None and len(nuisances.propensity) != n:
+        raise UserError(
+            f"nuisances are of {len(nuisances.propensity)} rows, X has {n}; give those of the same rows."
+        )
 
 
 def _only(array: Array) -> str:

@@ -5,6 +5,7 @@ from sklearn.base import clone
 
 from features.problems import UserError
 from training import UpliftModel, effect
+from training.nuisance import Nuisances
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +151,20 @@ def test_rows_of_one_deal_count_for_less_than_as_many_deals(make_world, monkeypa
     UpliftModel(draws=30).fit(*args, deals=four)
     UpliftModel(draws=30).fit(*args)
     assert seen == [pytest.approx(4.0), 1.0]
+
+
+def test_nuisances_that_were_made_elsewhere_are_used_as_they_are(make_world):
+    world = make_world(1500, seed=10)
+    args = (world.X, world.treatment, world.outcome, world.partner)
+    own = UpliftModel(draws=30).fit(*args)
+    given = UpliftModel(draws=30).fit(*args, nuisances=own.nuisances_)
+    np.testing.assert_array_equal(given.predict(world.X), own.predict(world.X))
+    flat = Nuisances(np.full(1500, 0.4), np.full(1500, 0.3), np.full(1500, 0.3), 0)
+    other = UpliftModel(draws=30).fit(*args, nuisances=flat)
+    assert other.nuisances_ is flat
+    assert not np.allclose(other.predict(world.X), own.predict(world.X), atol=0.01)
+    with pytest.raises(UserError, match=r"^nuisances are of 100 rows, X has 1500; give those of the same"):
+        UpliftModel().fit(*args, nuisances=flat.take(np.arange(100)))
 
 
 def test_it_is_a_scikit_learn_estimator(model):
