@@ -1,18 +1,21 @@
 """From a posterior over coefficients to the scorecard's tables."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.additive import AdditiveModel
-from training.basis import BOOLEAN, NUMBER, Array, Feature, Place
+from training.basis import BOOLEAN, CATEGORY, NUMBER, Array, Feature, Place
 from training.design import PairTerm
 from training.effect import Posterior
 from training.scorecard import Cells, Pair, Scorecard, Support
 
 _CELL_FEATURES = 3
 _CELL_LEVELS = 10
+_SEEN_OFTEN = 20
+_BY_CHANCE = 0.001
 
 
 def compile_scorecard(
@@ -23,8 +26,13 @@ def compile_scorecard(
     treated: NDArray[np.bool_],
     binary: bool,
     support: Support,
+    chance: Array | None = None,
 ) -> Scorecard:
-    """Multiply every basis table with its coefficients, for the point and for each draw."""
+    """Multiply every basis table with its coefficients, for the point and for each draw.
+
+    With the `chance` of stepping in of each decision, shape (n,), as told by models that did not know its
+    partner, levels that were only ever seen one way are found and left out of the support.
+    """
     design = posterior.design
     columns = np.column_stack([posterior.mean, (posterior.draws - posterior.mean).T])
     effect = tuple(table @ columns[at] for table, at in zip(design.tables, design.columns, strict=True))
@@ -49,7 +57,10 @@ def compile_scorecard(
         outcome=outcome.tables,
         propensity_intercept=propensity.intercept,
         propensity=propensity.tables,
-        cells=_cells(design.features, places, propensity, spread, treated),
+        cells=replace(
+            _cells(design.features, places, propensity, spread, treated),
+            one_way=() if chance is None else _one_way(design.features, places, treated, chance),
+        ),
         support_rule=support,
         importance=(*spread, *in_pairs),
     )
@@ -105,3 +116,28 @@ def _cells(
     counts = np.zeros((*(features[i].n_rows for i in best), 2), dtype=np.int64)
     np.add.at(counts, (*(places[i].low for i in best), treated.astype(np.int64)), 1)
     return Cells(best, counts)
+
+
+def _one_way(
+    features: Sequence[Feature], places: Sequence[Place], treated: NDArray[np.bool_], chance: Array
+) -> tuple[tuple[int, int], ...]:
+    """Levels of categories that were seen often, yet only with the vendor, or only without.
+
+    Often is twenty decisions or more, and so many that decisions like these, choice by choice, would all
+    have gone one way less than once in a thousand times. A level seen less says too little: it stays in.
+    """
+    return tuple(
+        (i, int(row))
+        for i, feature in enumerate(features)
+        if feature.kind == CATEGORY
+        for row in _one_way_rows(places[i].low, treated, chance)
+        if row < feature.n_known
+    )
+
+
+def _one_way_rows(rows: NDArray[np.int64], treated: NDArray[np.bool_], chance: Array) -> Iterator[np.int64]:
+    seen = np.bincount(rows)
+    for same, log_chance in ((treated, np.log(chance)), (~treated, np.log1p(-chance))):
+        always = np.bincount(rows, weights=same) == seen
+        by_chance = np.bincount(rows, weights=log_chance) < np.log(_BY_CHANCE)
+        yield from np.flatnonzero((seen >= _SEEN_OFTEN) & always & by_chance)

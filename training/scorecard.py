@@ -46,6 +46,8 @@ class Cells:
     features: tuple[int, ...]
     counts: NDArray[np.int64]
     """Shape (rows of each feature..., 2)."""
+    one_way: tuple[tuple[int, int], ...] = ()
+    """Levels (feature, row) seen often, yet always or never with the vendor: a partner with such a rule."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Support:
 
 
 NOWHERE = Support(least_propensity=1.0)
+OUTSIDE = ("chance_too_low", "chance_too_high", "one_way", "never_seen", "too_few_similar")
+"""Rules for where nothing can be said. A decision counts under the first that rules it out."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Answers:
     supported: NDArray[np.bool_]
     similar: NDArray[np.int64]
     """Shape (n,): decisions learned from with the same levels of a few telling features."""
+    outside: NDArray[np.int8]
+    """Shape (n,): which of `OUTSIDE` rules the decision out, by position; -1 where it is supported."""
 
 
 @dataclass(frozen=True)
@@ -208,14 +214,16 @@ class Scorecard:
         variance += np.mean(total[:, 1:] ** 2, axis=1)
         propensity = _sigmoid(self.propensity_intercept + _sum_of(places, self.propensity, n))
         seen = self._cell_counts(tuple(places[k].low for k in self.cells.features), n)
+        outside = self._outside(propensity, places, seen)
         return Answers(
             uplift=uplift,
             sd=np.sqrt(variance),
             terms=terms,
             win=self._outcomes(self.outcome_intercept + _sum_of(places, self.outcome, n), uplift),
             propensity=propensity,
-            supported=self._is_supported(propensity, seen),
+            supported=outside < 0,
             similar=seen.sum(axis=1),
+            outside=outside,
         )
 
     def _outcomes(self, midpoint: Array, uplift: Array) -> Array:
@@ -233,10 +241,19 @@ class Scorecard:
         counts: NDArray[np.int64] = self.cells.counts[rows]
         return counts
 
-    def _is_supported(self, propensity: Array, seen: NDArray[np.int64]) -> NDArray[np.bool_]:
-        least, rule = self.support_rule.least_propensity, self.support_rule
-        both = np.asarray(seen.min(axis=1) >= rule.least_in_cell)
-        return both & (propensity >= least) & (propensity <= 1.0 - least)
+    def _outside(
+        self, propensity: Array, places: Sequence[Place], seen: NDArray[np.int64]
+    ) -> NDArray[np.int8]:
+        """Position in `OUTSIDE` of the first rule that applies to each decision, or -1."""
+        least, n = self.support_rule.least_propensity, len(propensity)
+        one_way, never_seen = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+        for feature, row in self.cells.one_way:
+            one_way |= places[feature].low == row
+        for feature in self.cells.features:
+            never_seen |= places[feature].low == self.features[feature].unseen_row
+        few = seen.min(axis=1) < self.support_rule.least_in_cell
+        rules = [propensity < least, propensity > 1.0 - least, one_way, never_seen, few]
+        return np.select(rules, range(len(OUTSIDE)), -1).astype(np.int8)
 
     # One decision
 
@@ -346,7 +363,7 @@ class Scorecard:
         return read_scorecard(folder)
 
 
-_ANSWER_FIELDS = ("uplift", "sd", "terms", "win", "propensity", "supported", "similar")
+_ANSWER_FIELDS = ("uplift", "sd", "terms", "win", "propensity", "supported", "similar", "outside")
 
 
 def _in_chunks(places: Sequence[Place], n: int) -> Iterator[list[Place]]:

@@ -29,6 +29,7 @@ def write_scorecard(card: Scorecard, folder: Path) -> None:
         "outcome_intercept": card.outcome_intercept,
         "propensity_intercept": card.propensity_intercept,
         "cell_features": list(card.cells.features),
+        "one_way": [list(level) for level in card.cells.one_way],
         "support": {
             "least_propensity": card.support_rule.least_propensity,
             "least_in_cell": card.support_rule.least_in_cell,
@@ -81,7 +82,11 @@ def _assemble(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> S
         misfit_variance=float(about["misfit_variance"]),
         outcome_intercept=float(about["outcome_intercept"]),
         propensity_intercept=float(about["propensity_intercept"]),
-        cells=Cells(tuple(int(i) for i in about["cell_features"]), arrays["cells"]),
+        cells=Cells(
+            tuple(int(i) for i in about["cell_features"]),
+            arrays["cells"],
+            tuple((int(feature), int(row)) for feature, row in about.get("one_way", ())),
+        ),
         support_rule=Support(
             float(about["support"]["least_propensity"]), int(about["support"]["least_in_cell"])
         ),
@@ -106,5 +111,8 @@ def _check(card: Scorecard) -> None:
         if pair.weights.shape != shape or not np.isfinite(pair.weights).all():
             raise ValueError("pair")
     cells = tuple(card.features[i].n_rows for i in card.cells.features)
+    one_way_rows = {i: card.features[i].n_rows for i, _ in card.cells.one_way}
+    if any(i < 0 or not 0 <= row < one_way_rows[i] for i, row in card.cells.one_way):
+        raise ValueError("one_way")
     if card.cells.counts.shape != (*cells, 2) or not np.isfinite(card.baseline).all():
         raise ValueError("cells")

@@ -152,6 +152,7 @@ class UpliftModel(BaseEstimator):
             treated,
             binary,
             Support(self.least_propensity),
+            self.nuisances_.propensity,
         )
 
     def _adopt(self, card: Scorecard) -> None:
