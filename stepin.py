@@ -214,7 +214,7 @@ def train(
     track: bool,
     as_json: bool,
 ) -> None:
-    """Learn from SOURCE, judge on its newest deals, write a model folder.
+    """Learn from SOURCE, judge on its newer deals, write a model folder.
 
     SOURCE is a folder of CRM tables, a decision table made by `stepin features`, or a CSV, CSV.GZ or
     Parquet file with a row per decision (then --columns says which column is what).
@@ -417,8 +417,8 @@ def _outcome_lines(trained: Any, run: Any) -> Iterator[str]:
     evaluation, folder = trained.evaluation, trained.folder
     learned = trained.facts["learned_from"]
     yield (
-        f"Learned from {learned['decisions']:,} decisions, judged on {learned['held_out']['decisions']:,} "
-        "that it had never seen."
+        f"Learned from {learned['decisions']:,} decisions. The same recipe, learning from older ones, was "
+        f"judged on {learned['held_out']['decisions']:,} newer ones."
     )
     yield from _left_out_line(learned["left_out_columns"])
     yield evaluation.verdict

@@ -19,10 +19,11 @@ from serving.app import create_app
 from serving.settings import Settings
 from training import model_folder, pipeline, registry, tracking
 from training.config import TrainingConfig
-from training.gate import NotEnoughEvidenceError
+from training.gate import NotEnoughEvidenceError, refuse_too_little
 from training.scoring import learned_categories, score_table
+from training.sequence import blocks_in_time, judged_blocks
 
-CONFIG = TrainingConfig(draws=40, most_pairs=2, n_folds=2, n_jobs=1)
+CONFIG = TrainingConfig(draws=40, most_pairs=2, n_folds=2, n_jobs=1, judged_blocks=2)
 FILES = {
     "manifest.json",
     "facts.json",
@@ -87,15 +88,65 @@ def test_the_facts_are_json_that_every_parser_reads(trained):
     assert facts["trained_at"] == "2026-01-01T00:00:00+00:00"
 
 
-def test_the_held_out_deals_are_the_newest_and_on_one_side_only(trained, decisions):
+def test_each_judged_block_is_newer_than_what_its_model_learned_from(trained, decisions):
+    held_out = pd.read_parquet(trained.folder / "held_out.parquet").set_index("decision_id")
+    block = held_out["block"].reindex(decisions.rows.index, fill_value=0)
+    deals = decisions.rows.assign(block=block).groupby("deal_id")
+    assert (deals["block"].nunique() == 1).all()  # a deal brings all its decisions
+    first = deals["decided_at"].min().groupby(deals["block"].first())
+    shares = first.size() / decisions.rows["deal_id"].nunique()
+    assert shares.tolist() == pytest.approx([0.4, 0.3, 0.3], abs=0.01)
+    assert (first.max().to_numpy()[:-1] < first.min().to_numpy()[1:]).all()
+
+
+def test_the_facts_say_what_was_learned_from_and_what_was_judged(trained, decisions):
     held_out = pd.read_parquet(trained.folder / "held_out.parquet")
-    is_held_out = decisions.rows["deal_id"].isin(held_out["deal_id"])
-    older, newest = decisions.rows[~is_held_out], decisions.rows[is_held_out]
-    assert sorted(held_out["decision_id"]) == sorted(newest.index)  # a deal brings all its decisions
-    first = decisions.rows.groupby("deal_id")["decided_at"].min()
-    assert first[older["deal_id"].unique()].max() < first[newest["deal_id"].unique()].min()
     learned = trained.facts["learned_from"]
-    assert (learned["decisions"], learned["held_out"]["decisions"]) == (len(older), len(newest))
+    judged = learned["held_out"]
+    assert (learned["decisions"], judged["decisions"]) == (len(decisions), len(held_out))
+    assert judged["fewer_blocks_than_asked"] is False
+    sizes = held_out["block"].value_counts().sort_index().tolist()
+    assert [block["decisions"] for block in judged["blocks"]] == sizes
+    before = len(decisions) - len(held_out) + np.cumsum([0, *sizes[:-1]])
+    assert [block["learned_from"] for block in judged["blocks"]] == before.tolist()
+
+
+def test_a_block_is_answered_without_its_own_outcomes_or_choices(decisions):
+    blocks, _ = blocks_in_time(decisions, replace(CONFIG, judged_blocks=1))
+    newest = blocks == 1
+    turned = decisions.rows.assign(
+        outcome=np.where(newest, 1 - decisions.outcome, decisions.outcome),
+        stepped_in=np.where(newest, ~decisions.treatment, decisions.treatment),
+    )
+    first, again = (
+        judged_blocks(table, blocks, lambda older: pipeline._fit(older, CONFIG))[0]
+        for table in (decisions, replace(decisions, rows=turned))
+    )
+    np.testing.assert_array_equal(again.answers.uplift, first.answers.uplift)
+    np.testing.assert_array_equal(again.answers.supported, first.answers.supported)
+    assert again.constant == first.constant
+    assert first.learned == np.sum(~newest)
+
+
+def test_too_small_a_first_block_takes_the_next_ones_in(decisions):
+    one_of_five = decisions.take(np.arange(len(decisions)) % 5 == 0)
+    config = replace(CONFIG, first_share=0.05, judged_blocks=6)
+    blocks, fewer = blocks_in_time(one_of_five, config)
+    assert fewer
+    assert 1 < blocks.max() < 6
+    refuse_too_little(one_of_five.take(blocks == 0))
+    plenty, fewer = blocks_in_time(decisions, replace(CONFIG, first_share=0.4, judged_blocks=6))
+    assert (plenty.max(), fewer) == (6, False)
+
+
+def test_without_dates_partners_are_judged_that_the_model_never_saw(decisions):
+    undated = replace(
+        decisions,
+        rows=decisions.rows.assign(decided_at=pd.Series(pd.NaT, decisions.rows.index, "M8[us, UTC]")),
+    )
+    blocks, _ = blocks_in_time(undated, CONFIG)
+    assert (pd.Series(blocks).groupby(decisions.groups).nunique() == 1).all()
+    assert set(blocks) == {0, 1, 2}
 
 
 def test_the_same_seed_gives_the_same_files(trained, decisions, tmp_path):
@@ -222,7 +273,9 @@ def on_one_day(rows):
 
 
 def lately_always_helped(rows):
-    return rows.assign(stepped_in=rows["stepped_in"] | (rows["decided_at"] > rows["decided_at"].median()))
+    return rows.assign(
+        stepped_in=rows["stepped_in"] | (rows["decided_at"] > rows["decided_at"].quantile(0.3))
+    )
 
 
 @pytest.mark.parametrize("change", [on_one_day, lately_always_helped])

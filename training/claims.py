@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from training import clustered
 from training.clustered import Estimate
@@ -73,3 +74,52 @@ def _ever_against_never(
     return clustered.difference(
         table["outcome"].to_numpy(), table["joined"].to_numpy(dtype=bool), table["group"].to_numpy()
     )
+
+
+def decompose(
+    treatment: NDArray[np.bool_],
+    outcome: NDArray[np.float64],
+    phi: NDArray[np.float64],
+    propensity: NDArray[np.float64],
+    step_back: NDArray[np.float64],
+    groups: ArrayLike,
+) -> dict[str, Estimate]:
+    """What the naive difference is made of; the parts add up to it exactly.
+
+    Parameters
+    ----------
+    treatment, outcome, phi, groups : as in `compare_claims`
+    propensity : P(step in), clipped away from 0 and 1, (n,)
+    step_back : expected outcome if the vendor steps back, (n,)
+
+    Returns
+    -------
+    dict
+        adjusted: the average effect of all. baseline: how much more often the deals that the vendor joins
+        would be won without it than those that it leaves alone. gain: how much more the joined ones gain
+        from it than the average deal. NaN where one choice was never made.
+
+    Notes
+    -----
+    E[Y | joined] - E[Y | left] = E[effect] + (E[Y0 | joined] - E[Y0 | left])
+    + (E[effect | joined] - E[effect]), where the outcome that the joined ones would have had without the
+    vendor, E[Y0 | joined], is estimated doubly robustly: the mean of
+    (T mu0 + (1 - T) (Y - mu0) e / (1 - e)) / P(T = 1).
+    """
+    t = np.asarray(treatment, dtype=float)
+    share = float(t.mean()) if len(t) else 0.0
+    if share in (0.0, 1.0):
+        nothing = clustered.from_influence(np.nan, np.zeros(len(t)), groups)
+        return dict.fromkeys(("adjusted", "baseline", "gain"), nothing)
+    helped, left = float(outcome[t == 1].mean()), float(outcome[t == 0].mean())
+    back = t * step_back + (1 - t) * (outcome - step_back) * propensity / (1 - propensity)
+    without = float(back.mean()) / share
+    of_helped, of_left = t * (outcome - helped) / share, (1 - t) * (outcome - left) / (1 - share)
+    of_without = (back - t * without) / share
+    average = float(phi.mean())
+    parts = {
+        "adjusted": (average, phi - average),
+        "baseline": (without - left, of_without - of_left),
+        "gain": (helped - without - average, of_helped - of_without - (phi - average)),
+    }
+    return {name: clustered.from_influence(*part, groups) for name, part in parts.items()}

@@ -12,8 +12,10 @@ class TrainingConfig:
 
     random_state: int = 0
     """The same seed on the same decisions gives the same model."""
-    held_out_share: float = 0.30
-    """Share of deals, the newest, that the model never sees and is judged on."""
+    first_share: float = 0.4
+    """Share of deals, the oldest, that are learned from only; the newer ones are judged, block by block."""
+    judged_blocks: int = 3
+    """Blocks of newer deals: each is answered by a model that learned from all blocks before it."""
     n_folds: int = 3
     """Folds of the cross-fitting."""
     draws: int = 200

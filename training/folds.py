@@ -27,25 +27,38 @@ def grouped_folds(groups: NDArray[np.int64], n_folds: int) -> NDArray[np.int64]:
     return fold
 
 
-def newest_deals(deal_ids: NDArray, decided_at: NDArray, share: float) -> NDArray[np.bool_]:
-    """Mark the rows of the deals whose first decision is among the newest `share`, shape (n,).
+def sequential_blocks(
+    units: NDArray, when: NDArray | None, first_share: float, n_blocks: int, seed: int = 0
+) -> NDArray[np.int64]:
+    """Block of each row, shape (n,), forward in time: 0 is learned from only, 1, 2, ... are judged in turn.
 
-    A deal stays on one side with all its decisions. Time orders the split, so the judged decisions lie
-    after those that were learned from; they overlap only where old deals live long.
+    Parameters
+    ----------
+    units : what stays in one block with all its rows, shape (n,): deals; partners where there are no dates
+    when : moment of each row, shape (n,); None puts the units in random order instead
+    first_share : share of units, those that came first, in block 0
+    n_blocks : the others are cut into so many blocks of about equal size
+    seed : of the random order
+
+    Returns
+    -------
+    ndarray (n,)
+        Numbered without gaps. Units whose first moment is the same share a block, so coarse dates may make
+        fewer blocks than asked, and a single moment makes one.
+
+    Notes
+    -----
+    A unit is placed by its first row. Blocks overlap in time only where old deals live long.
     """
-    _, deal = np.unique(deal_ids, return_inverse=True)
-    when = np.asarray(decided_at).astype("datetime64[us]").astype(np.int64)
-    first = np.full(deal.max() + 1, np.iinfo(np.int64).max)
-    np.minimum.at(first, deal, when)
-    edge = np.quantile(first, 1.0 - share)
-    newest = first > edge
-    if not newest.any() and (first < edge).any():  # coarse dates: many deals share the last one
-        newest = first == edge
-    return newest[deal]
-
-
-def random_groups(groups: NDArray, share: float, seed: int) -> NDArray[np.bool_]:
-    """Mark the rows of a random `share` of the groups, shape (n,): for tables without dates."""
-    names, code = np.unique(groups, return_inverse=True)
-    chosen = np.random.default_rng(seed).permutation(len(names)) < round(share * len(names))
-    return chosen[code]
+    _, unit = np.unique(units, return_inverse=True)
+    n_units = int(unit.max(initial=-1)) + 1
+    if when is None:
+        first = np.random.default_rng(seed).permutation(n_units)
+    else:
+        first = np.full(n_units, np.iinfo(np.int64).max)
+        np.minimum.at(first, unit, np.asarray(when).astype("datetime64[us]").astype(np.int64))
+    _, moment, tied = np.unique(first, return_inverse=True, return_counts=True)
+    middle = (np.cumsum(tied) - tied / 2)[moment] / max(n_units, 1)
+    edges = first_share + (1 - first_share) * np.arange(n_blocks) / n_blocks
+    block = np.searchsorted(edges, middle, side="left")
+    return np.unique(block, return_inverse=True)[1].astype(np.int64)[unit]

@@ -44,7 +44,7 @@ def refuse_unjudgeable(held_out: DecisionTable, least_outcomes: int = LEAST_HELD
     Raises
     ------
     NotEnoughEvidenceError
-        As `refuse_too_little`, for what is set aside: the newest deals, or some of the partners.
+        As `refuse_too_little`, for what is judged: the newer deals, or some of the partners.
     """
     least, seen = _fewer_than(held_out, least_outcomes)
     if seen:

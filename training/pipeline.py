@@ -1,6 +1,6 @@
 """From a decision table to a judged model folder: the steps in order, readable as a recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,19 +14,19 @@ from features.catalog import feature as words_of
 from features.decisions import DecisionTable
 from training import clustered, doubt, evaluate, model_folder
 from training.config import TrainingConfig
-from training.folds import newest_deals, random_groups
-from training.gate import refuse_too_little, refuse_unjudgeable
+from training.gate import refuse_too_little
 from training.nuisance import Nuisances, scores
 from training.policy import Advice, Policy
 from training.report import write_report
 from training.scorecard import Z_90, Answers, Scorecard
+from training.sequence import Judged, answered, blocks_in_time, constant_of, judged_blocks, pooled
 from training.uplift import UpliftModel, cross_fit_for_judging
 from training.verdict import NOT_ENOUGH
 
 STEPS = (
-    "Setting the newest deals aside",
-    "Learning from the older ones",
-    "Judging on the newest",
+    "Putting the deals in order of time",
+    "Learning from older deals, judging on newer ones",
+    "Learning from all of them",
     "Doubting the result",
     "Writing the model",
 )
@@ -53,9 +53,10 @@ def train(
     notify: Notify = lambda _step: None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Trained:
-    """Learn from the older decisions, judge on the newest, write the model folder.
+    """Judge the recipe forward in time, learn from all decisions, write the model folder.
 
-    The model that was judged is the model that is written. Where the held-out decisions do not show that
+    Each block of newer deals is answered by a model that learned from all blocks before it. The model that
+    is written learned from all decisions by the same recipe. Where the judged decisions do not show that
     effects differ, the average effect alone is written, and the report says so.
 
     Raises
@@ -67,53 +68,54 @@ def train(
     model_folder.refuse_occupied(out, overwrite)
     refuse_too_little(decisions, config.least_outcomes)
     notify(STEPS[0])
-    held_out = split(decisions, config)
-    older, newest = decisions.take(~held_out), decisions.take(held_out)
-    refuse_too_little(older, config.least_outcomes)
-    refuse_unjudgeable(newest)
+    blocks, fewer = blocks_in_time(decisions, config)
     notify(STEPS[1])
-    model = _model(config).fit(
-        older.X, older.treatment, older.outcome, older.groups, deals=older.rows["deal_id"]
-    )
-    notify(STEPS[2])
+    parts = judged_blocks(decisions, blocks, lambda table: _fit(table, config))
     nuisances = _judging_nuisances(decisions, config)
     phi = scores(nuisances, decisions.treatment, decisions.outcome).doubly_robust
     policy = _policy_for(decisions, config.policy)
-    answers = model.answers(newest.X)
-    held = _held_out(newest, answers, nuisances.take(held_out), phi[held_out])
-    constant = _constant(phi[~held_out], model.support(older.X), older.groups, held)
-    evaluation = evaluate.judge(held, policy, constant)
-    card = model.scorecard_
-    if not evaluation.heterogeneous:
-        card = card.average_only(*constant, enough=evaluation.evidence != NOT_ENOUGH)
-        answers = card.evaluate(model.read(newest.X))
+    held = _held_out(decisions, parts, nuisances, phi)
+    recent = clustered.mean(held.phi[held.supported], held.groups[held.supported])
+    constants = [constant_of(part.constant, recent) for part in parts]
+    evaluation = evaluate.judge(held, policy, _by_row(parts, constants))
+    notify(STEPS[2])
+    model = _fit(decisions, config, nuisances)
+    card = _served(model, decisions, phi, evaluation)
     notify(STEPS[3])
     doubts = doubt.doubts(decisions, nuisances, model, evaluation, _judging_seed(config))
     notify(STEPS[4])
-    facts = describe(decisions, older, newest, card, evaluation, doubts, policy, config, name, clock())
+    facts = describe(decisions, parts, fewer, card, evaluation, doubts, policy, config, name, clock())
     with model_folder.writing(out, overwrite) as fresh:
         card.write(fresh)
         model_folder.write_facts(fresh, facts)
-        judged(newest, answers, phi[held_out], policy).to_parquet(fresh / "held_out.parquet", index=False)
+        answers = [
+            _said(part, decisions, *each, evaluation) for part, each in zip(parts, constants, strict=True)
+        ]
+        judged(decisions, parts, answers, phi, policy).to_parquet(fresh / "held_out.parquet", index=False)
         write_report(fresh, facts, evaluation, card)
     return Trained(out, model_folder.verify(out).digest, facts, evaluation)
 
 
-def split(decisions: DecisionTable, config: TrainingConfig) -> NDArray[np.bool_]:
-    """Mark the held-out rows: the newest deals, or random partners where there are no dates."""
-    dates = decisions.rows["decided_at"]
-    if dates.isna().any():
-        return random_groups(decisions.groups, config.held_out_share, config.random_state)
-    moments = dates.dt.tz_convert(None).to_numpy()
-    return newest_deals(decisions.rows["deal_id"].to_numpy(dtype=str), moments, config.held_out_share)
-
-
-def judged(newest: DecisionTable, answers: Answers, phi: NDArray, policy: Policy) -> pd.DataFrame:
-    """The held-out decisions with what the model said and what came of them; fractions, one row each."""
-    advice = policy.advise(answers.uplift, answers.sd, newest.rows["amount"].to_numpy(), answers.supported)
-    return newest.rows.reset_index().assign(
-        **answer_columns(answers, advice), doubly_robust_score=phi, propensity=answers.propensity
-    )
+def judged(
+    decisions: DecisionTable,
+    parts: Sequence[Judged],
+    answers: Sequence[Answers],
+    phi: NDArray,
+    policy: Policy,
+) -> pd.DataFrame:
+    """The held-out decisions with what the models said and what came of them; fractions, one row each."""
+    tables = []
+    for part, said in zip(parts, answers, strict=True):
+        rows = decisions.rows[part.rows]
+        advice = policy.advise(said.uplift, said.sd, rows["amount"].to_numpy(), said.supported)
+        table = rows.reset_index().assign(
+            **answer_columns(said, advice),
+            doubly_robust_score=phi[part.rows],
+            propensity=said.propensity,
+            block=part.block,
+        )
+        tables.append(table.set_index(np.flatnonzero(part.rows)))
+    return pd.concat(tables).sort_index()
 
 
 def answer_columns(answers: Answers, advice: Advice) -> dict[str, NDArray]:
@@ -132,14 +134,22 @@ def answer_columns(answers: Answers, advice: Advice) -> dict[str, NDArray]:
     }
 
 
-def _model(config: TrainingConfig) -> UpliftModel:
-    return UpliftModel(
+def _fit(decisions: DecisionTable, config: TrainingConfig, nuisances: Nuisances | None = None) -> UpliftModel:
+    model = UpliftModel(
         n_folds=config.n_folds,
         draws=config.draws,
         most_pairs=config.most_pairs,
         least_propensity=config.least_propensity,
         random_state=config.random_state,
         n_jobs=config.n_jobs,
+    )
+    return model.fit(
+        decisions.X,
+        decisions.treatment,
+        decisions.outcome,
+        decisions.groups,
+        deals=decisions.rows["deal_id"],
+        nuisances=nuisances,
     )
 
 
@@ -155,18 +165,31 @@ def _judging_nuisances(decisions: DecisionTable, config: TrainingConfig) -> Nuis
     )
 
 
-def _constant(
-    phi: NDArray, supported: NDArray, partners: NDArray, held: evaluate.HeldOut
-) -> tuple[float, float]:
-    """Average uplift and its standard deviation, to be served where effects can't be shown to differ.
+def _served(
+    model: UpliftModel, decisions: DecisionTable, phi: NDArray, evaluation: evaluate.Evaluation
+) -> Scorecard:
+    """The model's tables; or the average alone, where the held-out decisions don't show more."""
+    if evaluation.heterogeneous:
+        return model.scorecard_
+    supported = model.support(decisions.X)
+    average = clustered.mean(phi[supported], decisions.groups[supported])
+    constant = constant_of(average, evaluation.average)
+    return model.scorecard_.average_only(*constant, enough=evaluation.evidence != NOT_ENOUGH)
 
-    The average is that of the older decisions, so that the held-out ones can judge it; their standard error
-    adds to its own, because tomorrow's average may lie as far off as theirs.
-    """
-    past = clustered.mean(phi[supported], partners[supported])
-    recent = clustered.mean(held.phi[held.supported], held.groups[held.supported])
-    known = np.isfinite(past.se) and np.isfinite(recent.se)
-    return (past.value, float(np.hypot(past.se, recent.se))) if known else (0.0, 1.0)
+
+def _said(
+    part: Judged, decisions: DecisionTable, average: float, sd: float, evaluation: evaluate.Evaluation
+) -> Answers:
+    """What would have been served for a block before it came."""
+    if evaluation.heterogeneous:
+        return part.answers
+    card = part.model.scorecard_.average_only(average, sd, enough=evaluation.evidence != NOT_ENOUGH)
+    return card.evaluate(part.model.read(decisions.X[part.rows]))
+
+
+def _by_row(parts: Sequence[Judged], constants: Sequence[tuple[float, float]]) -> evaluate.Constant:
+    centres, spreads = zip(*constants, strict=True)
+    return pooled(parts, centres), pooled(parts, spreads)
 
 
 def _judging_seed(config: TrainingConfig) -> int:
@@ -178,27 +201,31 @@ def _policy_for(decisions: DecisionTable, policy: Policy) -> Policy:
 
 
 def _held_out(
-    newest: DecisionTable, answers: Answers, nuisances: Nuisances, phi: NDArray
+    decisions: DecisionTable, parts: Sequence[Judged], nuisances: Nuisances, phi: NDArray
 ) -> evaluate.HeldOut:
+    rows = answered(parts)
+    table, known = decisions.take(rows), nuisances.take(rows)
     return evaluate.HeldOut(
-        phi=phi,
-        uplift=answers.uplift,
-        sd=answers.sd,
-        supported=answers.supported,
-        treatment=newest.treatment,
-        outcome=newest.outcome,
-        groups=newest.groups,
-        amount=newest.rows["amount"].to_numpy(),
-        deals=newest.rows["deal_id"].to_numpy(dtype=str) if newest.about["kind"] == "crm" else None,
-        propensity=nuisances.propensity,
-        step_back=nuisances.step_back,
+        phi=phi[rows],
+        uplift=pooled(parts, [part.answers.uplift for part in parts]),
+        sd=pooled(parts, [part.answers.sd for part in parts]),
+        supported=pooled(parts, [part.answers.supported for part in parts]),
+        treatment=table.treatment,
+        outcome=table.outcome,
+        groups=table.groups,
+        amount=table.rows["amount"].to_numpy(),
+        deals=table.rows["deal_id"].to_numpy(dtype=str) if table.about["kind"] == "crm" else None,
+        propensity=known.propensity,
+        step_back=known.step_back,
+        chance=pooled(parts, [part.answers.win[:, 0] for part in parts]),
+        blocks=pooled(parts, [part.block for part in parts]),
     )
 
 
 def describe(
     decisions: DecisionTable,
-    older: DecisionTable,
-    newest: DecisionTable,
+    parts: Sequence[Judged],
+    fewer_blocks: bool,
     card: Scorecard,
     evaluation: evaluate.Evaluation,
     doubts: dict[str, Any],
@@ -221,8 +248,8 @@ def describe(
         "amount_feature": about.get("amount_feature"),
         "stage_order": about.get("stage_order") or [],
         "learned_from": {
-            **_extent(older),
-            "held_out": _extent(newest),
+            **_extent(decisions),
+            "held_out": _judged_extent(decisions, parts, fewer_blocks),
             "data_digest": decisions.digest(),
             "flow": about.get("flow", []),
             "left_out_columns": about.get("left_out_columns", []),
@@ -233,6 +260,22 @@ def describe(
         "bias_per_unit_strength": doubts.get("bias_per_unit_strength"),
         "policy": policy.to_dict(),
         "settings": config.to_dict(),
+    }
+
+
+def _judged_extent(decisions: DecisionTable, parts: Sequence[Judged], fewer_blocks: bool) -> dict[str, Any]:
+    """What the recipe was judged on: in all, and block by block."""
+    blocks = []
+    for part in parts:
+        extent = _extent(decisions.take(part.rows))
+        blocks.append(
+            {"block": part.block, "learned_from": part.learned}
+            | {key: extent[key] for key in ("decisions", "from", "to")}
+        )
+    return {
+        **_extent(decisions.take(answered(parts))),
+        "fewer_blocks_than_asked": fewer_blocks,
+        "blocks": blocks,
     }
 
 

@@ -5,21 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training import clustered
+from training.calibration import calibration_by_fifth, calibration_slope
 from training.claims import compare_claims
-from training.evaluate import (
-    HeldOut,
-    average_effect,
-    calibration_by_fifth,
-    calibration_slope,
-    compare,
-    heterogeneity_test,
-    judge,
-    naive_difference,
-    policy_value,
-)
+from training.clustered import difference, mean
+from training.evaluate import HeldOut, judge
 from training.policy import Policy
+from training.targeting import autoc, toc_curve
 from training.verdict import amount
+from training.worth import compare, policy_value
 
 
 def planted(n=6000, partners=60, effect=None, seed=3):
@@ -62,7 +55,7 @@ def test_autoc_is_a_quarter_for_uniform_effects_in_their_true_order():
     rng = np.random.default_rng(3)
     tau = rng.uniform(0, 1, 40_000)
     noisy = tau + rng.normal(0, 0.5, len(tau))
-    area = clustered.autoc(tau, noisy, np.arange(len(tau)))
+    area = autoc(tau, noisy, np.arange(len(tau)))
     assert area.value == pytest.approx(0.25, abs=3 * area.se)
     assert area.se < 0.006
 
@@ -72,16 +65,16 @@ def test_autoc_is_the_plain_mean_of_toc():
     priority, phi = rng.normal(size=200), rng.normal(size=200)
     ordered = phi[np.argsort(-priority)]
     toc = np.cumsum(ordered) / np.arange(1, 201) - phi.mean()
-    assert clustered.autoc(priority, phi, np.arange(200)).value == pytest.approx(toc.mean(), abs=1e-12)
+    assert autoc(priority, phi, np.arange(200)).value == pytest.approx(toc.mean(), abs=1e-12)
 
 
 def test_the_toc_curve_is_what_autoc_averages():
     rng = np.random.default_rng(5)
     priority, groups = rng.normal(size=400), np.arange(400)
     phi = priority + rng.normal(size=400)
-    curve = clustered.toc_curve(priority, phi, groups, n_points=400)
+    curve = toc_curve(priority, phi, groups, n_points=400)
     mean = np.mean([point["value"] for point in curve])
-    assert mean == pytest.approx(clustered.autoc(priority, phi, groups).value, abs=1e-12)
+    assert mean == pytest.approx(autoc(priority, phi, groups).value, abs=1e-12)
     assert curve[-1]["value"] == pytest.approx(0, abs=1e-12)
 
 
@@ -92,15 +85,15 @@ def test_the_order_of_rows_within_a_tie_does_not_matter():
         rng.normal(size=300),
         rng.integers(0, 9, 300),
     )
-    first = clustered.autoc(priority, phi, groups)
+    first = autoc(priority, phi, groups)
     for _ in range(3):
         order = rng.permutation(300)
-        again = clustered.autoc(priority[order], phi[order], groups[order])
+        again = autoc(priority[order], phi[order], groups[order])
         assert (again.value, again.se) == pytest.approx((first.value, first.se), abs=1e-12)
 
 
 def test_a_ranking_that_ranks_nothing_has_no_area():
-    area = clustered.autoc(np.ones(50), np.random.default_rng(0).normal(size=50), np.arange(50))
+    area = autoc(np.ones(50), np.random.default_rng(0).normal(size=50), np.arange(50))
     assert area.value == 0
     assert area.p_positive == 1
 
@@ -111,7 +104,7 @@ def test_the_standard_error_of_autoc_is_its_spread_over_worlds():
     for _ in range(300):
         groups = np.repeat(np.arange(40), 20)
         tau = rng.uniform(0, 1, 800) + rng.normal(0, 0.3, 40)[groups]
-        areas.append(clustered.autoc(tau, tau + rng.normal(0, 0.5, 800), groups))
+        areas.append(autoc(tau, tau + rng.normal(0, 0.5, 800), groups))
     spread = np.std([area.value for area in areas])
     assert np.mean([area.se for area in areas]) == pytest.approx(spread, rel=0.15)
 
@@ -119,61 +112,25 @@ def test_the_standard_error_of_autoc_is_its_spread_over_worlds():
 # --- intervals that know their partners
 
 
-def null_scores(rng, sizes, correlation=0.15):
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    shared = rng.normal(0, math.sqrt(correlation), len(sizes))[groups]
-    return shared + rng.normal(0, math.sqrt(1 - correlation), len(groups)), groups
-
-
-@pytest.mark.parametrize(
-    "sizes",
-    [[25] * 40, [50] * 20, [max(3, 300 // place) for place in range(1, 41)]],
-    ids=["40 partners", "20 partners", "40 unequal partners"],
-)
-def test_true_nulls_are_rejected_about_as_often_as_promised(sizes):
-    rng = np.random.default_rng(8)
-    rejections = np.zeros((1000, 3))
-    for row in rejections:
-        phi, groups = null_scores(rng, sizes)
-        ranking = rng.normal(size=len(phi)) + rng.normal(size=len(sizes))[groups]
-        p_values = heterogeneity_test(ranking, phi, groups)
-        row[:] = (
-            not average_effect(phi, groups).contains(0),
-            p_values["autoc"] < 0.05,
-            p_values["slope"] < 0.05,
-        )
-    size = rejections.mean(axis=0)
-    assert np.all((size > 0.02) & (size < 0.09)), size
-
-
-def test_ignoring_partners_would_reject_true_nulls_far_too_often():
-    rng = np.random.default_rng(9)
-    wrong = 0
-    for _ in range(300):
-        phi, _ = null_scores(rng, [50] * 20)
-        wrong += not average_effect(phi, np.arange(len(phi))).contains(0)
-    assert wrong / 300 > 0.2
-
-
 def test_one_dominant_partner_widens_the_interval():
     rng = np.random.default_rng(10)
     phi = rng.normal(size=1000)
     even, lopsided = np.repeat(np.arange(20), 50), np.minimum(np.arange(1000) // 10, 50)
-    assert average_effect(phi, lopsided).df < 10 < average_effect(phi, even).df == pytest.approx(19)
+    assert mean(phi, lopsided).df < 10 < mean(phi, even).df == pytest.approx(19)
 
 
 def test_with_equal_partners_the_error_is_that_of_the_partner_means():
     rng = np.random.default_rng(12)
     phi, groups = rng.normal(size=120), np.repeat(np.arange(12), 10)
     means = phi.reshape(12, 10).mean(axis=1)
-    found = average_effect(phi, groups)
+    found = mean(phi, groups)
     assert found.se == pytest.approx(means.std(ddof=1) / math.sqrt(12))
     assert found.hi - found.value == pytest.approx(2.200985160082949 * found.se)  # t with 11 d.f.
 
 
 @pytest.mark.parametrize("groups", [[], ["a"] * 5])
 def test_without_two_partners_nothing_is_claimed(groups):
-    found = average_effect(np.ones(len(groups)), groups)
+    found = mean(np.ones(len(groups)), groups)
     assert (found.lo, found.hi) == (-math.inf, math.inf)
     assert found.p_positive == 1
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["lo"] is None
@@ -183,8 +140,8 @@ def test_row_order_and_names_of_partners_do_not_matter():
     _, _, _, treatment, outcome, groups, *_ = planted(n=500)
     order = np.random.default_rng(0).permutation(500)
     named = np.array([f"partner {group:03d}" for group in groups])
-    first = naive_difference(outcome, treatment, groups)
-    again = naive_difference(outcome[order], treatment[order], named[order])
+    first = difference(outcome, treatment, groups)
+    again = difference(outcome[order], treatment[order], named[order])
     assert (again.value, again.se) == pytest.approx((first.value, first.se))
 
 
@@ -193,15 +150,15 @@ def test_row_order_and_names_of_partners_do_not_matter():
 
 def test_the_adjusted_average_finds_the_effect_and_the_naive_difference_has_the_wrong_sign():
     _, tau, phi, treatment, outcome, groups, *_ = planted(n=20_000)
-    average, naive = average_effect(phi, groups), naive_difference(outcome, treatment, groups)
+    average, naive = mean(phi, groups), difference(outcome, treatment, groups)
     assert average.contains(tau.mean())
     assert average.lo > 0 > naive.hi
 
 
 def test_naive_difference_is_the_difference_of_the_means():
-    found = naive_difference([1, 0, 1, 0, 0], [True, True, False, False, False], ["a", "b", "a", "b", "c"])
+    found = difference([1, 0, 1, 0, 0], [True, True, False, False, False], ["a", "b", "a", "b", "c"])
     assert found.value == pytest.approx(1 / 2 - 1 / 3)
-    assert math.isnan(naive_difference([1, 0], [True, True], ["a", "b"]).value)
+    assert math.isnan(difference([1, 0], [True, True], ["a", "b"]).value)
 
 
 @pytest.mark.parametrize(("stretch", "slope"), [(1.0, 1.0), (2.0, 0.5), (0.5, 2.0)])

@@ -3,7 +3,7 @@ import pytest
 
 from features.problems import UserError
 from training.columns import ColumnKinds, nuisance_matrix
-from training.folds import grouped_folds, newest_deals, random_groups
+from training.folds import grouped_folds
 from training.nuisance import Nuisances, cross_fit, scores
 
 
@@ -34,28 +34,6 @@ def test_folds_keep_groups_whole_and_do_not_depend_on_the_order_of_rows():
 def test_fewer_groups_than_folds_are_refused():
     with pytest.raises(UserError, match=r"^1 group \(partners\) came; cross-fitting needs at least 3"):
         grouped_folds(np.zeros(10, dtype=int), 3)
-
-
-def test_the_newest_deals_are_held_out_with_all_their_decisions():
-    deals = np.array(["a", "a", "b", "c", "c", "d"])
-    dates = np.array(
-        ["2024-01-01", "2024-09-01", "2024-02-01", "2024-03-01", "2024-10-01", "2024-04-01"], "M8[us]"
-    )
-    held = newest_deals(deals, dates, 0.25)
-    assert held.tolist() == [False, False, False, False, False, True]
-
-
-def test_coarse_dates_still_hold_the_newest_out():
-    deals, dates = np.arange(100).astype(str), np.array(["2024-01-01"] * 60 + ["2024-04-01"] * 40, "M8[us]")
-    held = newest_deals(deals, dates, 0.3)
-    assert held.tolist() == [False] * 60 + [True] * 40
-
-
-def test_random_groups_stay_whole_and_make_up_the_share():
-    groups = np.repeat(np.arange(40), 5)
-    held = random_groups(groups, 0.25, seed=0)
-    assert held.sum() == 50
-    assert all(len(set(held[groups == g])) == 1 for g in range(40))
 
 
 def test_scores_are_unbiased_when_either_nuisance_is_right():
