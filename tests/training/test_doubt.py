@@ -7,26 +7,32 @@ import pandas as pd
 import pytest
 from threadpoolctl import threadpool_limits
 
+from features.decisions import DecisionTable
 from training.clustered import Estimate
-from training.doubt import (
+from training.doubt import doubts, missing_shares, overlap
+from training.scorecard import OUTSIDE
+from training.sensitivity import (
     Unexplained,
     bias_bound,
     bias_per_unit_strength,
-    doubts,
-    missing_shares,
-    overlap,
+    measured,
     strength_to_erase,
     unexplained,
 )
 from training.uplift import UpliftModel, cross_fit_for_judging
 
 
-def test_each_decision_outside_counts_under_one_rule():
-    found = overlap([0.01, 0.5, 0.99, 0.5, 0.3], [False, False, False, True, True])
-    assert [round(rule.share, 3) for rule in found.rules] == [0.2, 0.2, 0.2]
+def test_each_decision_outside_counts_under_the_rule_that_ruled_it_out():
+    found = overlap([0, 0, 1, 2, 3, 4, -1, -1, -1, -1])
+    assert [round(rule.share, 3) for rule in found.rules] == [0.2, 0.1, 0.1, 0.1, 0.1]
     assert found.share_outside == pytest.approx(sum(rule.share for rule in found.rules)) == pytest.approx(0.6)
-    assert found.rules[0].rule == "The vendor hardly ever stepped in (chance below 5%)"
-    assert overlap([], []).share_outside == 0
+    assert found.rules[0].rule == "The vendor hardly ever stepped in on such deals (chance below 5%)"
+    assert overlap([]).share_outside == 0
+
+
+def test_every_rule_of_the_scorecard_has_its_words():
+    rules = [rule.rule for rule in overlap(range(len(OUTSIDE))).rules]
+    assert len(set(rules)) == len(OUTSIDE) == 5
 
 
 def world_with_a_hidden_factor(n=200_000, seed=0):
@@ -100,23 +106,63 @@ def one_thread():
         yield
 
 
-@pytest.mark.parametrize(("measure", "measures"), [("size", True), ("noise", False), (None, False)])
-def test_deal_size_measures_hidden_factors_and_noise_does_not(make_world, one_thread, measure, measures):
-    world = make_world(2000, seed=2)
-    model = UpliftModel(random_state=0, n_jobs=1).fit(world.X, world.treatment, world.outcome, world.partner)
-    table = SimpleNamespace(
-        X=world.X,
-        treatment=world.treatment,
-        outcome=world.outcome,
-        groups=world.partner,
-        about={"amount_feature": measure},
+def as_table(world, measure, scale=1.0):
+    n = len(world.outcome)
+    rows = pd.DataFrame(
+        {
+            "deal_id": [f"D{i}" for i in range(n)],
+            "partner_id": world.partner,
+            "stage": world.X["stage"].astype(str),
+            "decided_at": pd.Series(pd.NaT, range(n), dtype="datetime64[us, UTC]"),
+            "stepped_in": world.treatment,
+            "outcome": scale * world.outcome,
+            "amount": 1.0,
+        }
     )
+    ids = pd.Index([f"D{i}" for i in range(n)])
+    about = {"kind": "flat", "amount_feature": measure}
+    return DecisionTable(rows.set_index(ids), world.X.set_axis(ids), about)
+
+
+@pytest.mark.parametrize("measure", ["size", None])
+def test_all_doubts_come_together(make_world, one_thread, measure):
+    world = make_world(2000, seed=2)
+    model = UpliftModel(draws=20, most_pairs=0).fit(world.X, world.treatment, world.outcome, world.partner)
+    table = as_table(world, measure)
     nuisances = cross_fit_for_judging(world.X, world.treatment, world.outcome, world.partner, 1, 1)
-    judged = SimpleNamespace(average=Estimate(0.04, 0.01, 0.02, 0.06, 2000, 60))
+    judged = SimpleNamespace(average=Estimate(0.04, 0.01, 0.02, 0.06, 2000, 60), break_even=0.03)
     found = json.loads(json.dumps(doubts(table, nuisances, model, judged, 1), allow_nan=False))
     assert found["missing"].keys() == {"complexity"}
     assert found["missing"]["complexity"] == pytest.approx(world.X["complexity"].isna().mean())
     shares = [rule["share"] for rule in found["overlap"]["rules"]]
     assert found["overlap"]["share_outside"] == pytest.approx(sum(shares))
     strength = found["bias_per_unit_strength"] or 0
-    assert (strength > 0.02) == measures
+    assert (strength > 0.02) == (measure is not None)
+    assert (found["strength_to_erase"] is not None) == (measure is not None)
+    assert len(found["placebo"]["tries"]) == 3
+    assert found["influence"]["n_partners"] == 60
+    assert found["negative_control"]["why_not"].startswith("it is not known which columns")
+
+
+def strength(table, most_rows=100_000, measure="size"):
+    nuisances = cross_fit_for_judging(table.X, table.treatment, table.outcome, table.groups, 1, 1)
+    everywhere = np.ones(len(table), dtype=bool)
+    return measured(table, nuisances, everywhere, measure, 1, 1, most_rows)
+
+
+def test_deal_size_measures_hidden_factors_and_noise_does_not(make_world, one_thread):
+    table = as_table(make_world(4000, seed=2), "size")
+    assert strength(table) > 0.02
+    assert (strength(table, measure="noise") or 0) < 0.005
+
+
+def test_a_sample_of_whole_deals_measures_nearly_the_same(make_world, one_thread):
+    table = as_table(make_world(10_000, seed=4), "size")
+    assert strength(table, most_rows=5_000) == pytest.approx(strength(table), rel=0.15)
+
+
+def test_a_numeric_outcome_is_measured_in_its_own_unit(make_world, one_thread):
+    world = make_world(4000, seed=4, numeric=True)
+    thousands, ones = strength(as_table(world, "size")), strength(as_table(world, "size", 0.001))
+    assert thousands == pytest.approx(1000 * ones, rel=0.05)
+    assert 0.02 < ones < 0.3

@@ -1,0 +1,43 @@
+"""Fewer decisions for a doubt: whole deals at random, in an order that does not depend on the table's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from features.decisions import DecisionTable
+
+
+def sample(decisions: DecisionTable, most_rows: int, seed: int) -> DecisionTable:
+    """At most `most_rows` decisions of whole deals, ordered by their ids."""
+    chosen = np.flatnonzero(whole_deals(decisions.rows["deal_id"].to_numpy(dtype=str), most_rows, seed))
+    ids = decisions.rows.index.to_numpy(dtype=str)[chosen]
+    return pick(decisions, chosen[np.argsort(ids, kind="stable")])
+
+
+def pick(decisions: DecisionTable, positions: NDArray[np.int64]) -> DecisionTable:
+    """The decisions at these positions, in their order."""
+    return replace(
+        decisions, rows=decisions.rows.iloc[positions], features=decisions.features.iloc[positions]
+    )
+
+
+def whole_deals(deal_ids: NDArray, most_rows: int, seed: int) -> NDArray[np.bool_]:
+    """Mark at most `most_rows` rows of deals drawn at random, shape (n,): all of a deal's rows or none.
+
+    Which deals are drawn does not depend on the order of the rows. With no more rows than that, all are
+    marked; one deal is marked in any case.
+    """
+    if len(deal_ids) <= most_rows:
+        return np.ones(len(deal_ids), dtype=bool)
+    names, code, counts = np.unique(deal_ids, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    fits = np.cumsum(counts[order]) <= most_rows
+    fits[0] = True
+    drawn = np.zeros(len(names), dtype=bool)
+    drawn[order[fits]] = True
+    return drawn[code]
