@@ -10,7 +10,6 @@ from training.claims import compare_claims
 from training.clustered import difference, mean
 from training.evaluate import HeldOut, judge
 from training.policy import Policy
-from training.targeting import autoc, toc_curve
 from training.verdict import amount
 from training.worth import compare, policy_value
 
@@ -46,67 +45,6 @@ def held_out(uplift=None, sd=0.02, effect=None, seed=3, n=6000, **more):
         groups=groups,
         **{**defaults, **more},
     )
-
-
-# --- the area under the targeting curve
-
-
-def test_autoc_is_a_quarter_for_uniform_effects_in_their_true_order():
-    rng = np.random.default_rng(3)
-    tau = rng.uniform(0, 1, 40_000)
-    noisy = tau + rng.normal(0, 0.5, len(tau))
-    area = autoc(tau, noisy, np.arange(len(tau)))
-    assert area.value == pytest.approx(0.25, abs=3 * area.se)
-    assert area.se < 0.006
-
-
-def test_autoc_is_the_plain_mean_of_toc():
-    rng = np.random.default_rng(4)
-    priority, phi = rng.normal(size=200), rng.normal(size=200)
-    ordered = phi[np.argsort(-priority)]
-    toc = np.cumsum(ordered) / np.arange(1, 201) - phi.mean()
-    assert autoc(priority, phi, np.arange(200)).value == pytest.approx(toc.mean(), abs=1e-12)
-
-
-def test_the_toc_curve_is_what_autoc_averages():
-    rng = np.random.default_rng(5)
-    priority, groups = rng.normal(size=400), np.arange(400)
-    phi = priority + rng.normal(size=400)
-    curve = toc_curve(priority, phi, groups, n_points=400)
-    mean = np.mean([point["value"] for point in curve])
-    assert mean == pytest.approx(autoc(priority, phi, groups).value, abs=1e-12)
-    assert curve[-1]["value"] == pytest.approx(0, abs=1e-12)
-
-
-def test_the_order_of_rows_within_a_tie_does_not_matter():
-    rng = np.random.default_rng(6)
-    priority, phi, groups = (
-        rng.integers(0, 4, 300).astype(float),
-        rng.normal(size=300),
-        rng.integers(0, 9, 300),
-    )
-    first = autoc(priority, phi, groups)
-    for _ in range(3):
-        order = rng.permutation(300)
-        again = autoc(priority[order], phi[order], groups[order])
-        assert (again.value, again.se) == pytest.approx((first.value, first.se), abs=1e-12)
-
-
-def test_a_ranking_that_ranks_nothing_has_no_area():
-    area = autoc(np.ones(50), np.random.default_rng(0).normal(size=50), np.arange(50))
-    assert area.value == 0
-    assert area.p_positive == 1
-
-
-def test_the_standard_error_of_autoc_is_its_spread_over_worlds():
-    areas = []
-    rng = np.random.default_rng(7)
-    for _ in range(300):
-        groups = np.repeat(np.arange(40), 20)
-        tau = rng.uniform(0, 1, 800) + rng.normal(0, 0.3, 40)[groups]
-        areas.append(autoc(tau, tau + rng.normal(0, 0.5, 800), groups))
-    spread = np.std([area.value for area in areas])
-    assert np.mean([area.se for area in areas]) == pytest.approx(spread, rel=0.15)
 
 
 # --- intervals that know their partners
