@@ -1,17 +1,23 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from training.calibration import calibration_by_fifth, calibration_slope
-from training.claims import compare_claims
+from training.calibration import (
+    best_linear_predictor,
+    calibration_by_fifth,
+    calibration_slope,
+    less_loss,
+)
+from training.claims import compare_claims, decompose
 from training.clustered import difference, mean
 from training.evaluate import HeldOut, judge
 from training.policy import Policy
 from training.verdict import amount
-from training.worth import compare, policy_value
+from training.worth import compare, first_ones, policy_value
 
 
 def planted(n=6000, partners=60, effect=None, seed=3):
@@ -123,6 +129,108 @@ def test_equal_predictions_share_one_fifth():
     assert table[["fifth", "n"]].to_numpy().tolist() == [[3, 40]]
 
 
+def in_blocks(x, n_blocks=3):
+    """Blocks whose models say the same in other words: stretched, and shifted."""
+    blocks = np.arange(len(x)) % n_blocks
+    return blocks, 0.15 * x + 0.3 * blocks
+
+
+def test_fifths_and_slopes_are_taken_within_blocks():
+    x, tau, phi, _, _, groups, *_ = planted(n=9_000)
+    blocks, said = in_blocks(x)
+    alone, within = calibration_by_fifth(tau, phi, groups), calibration_by_fifth(said, phi, groups, blocks)
+    assert np.all(np.abs(within["observed"] - alone["observed"]) < 0.03)
+    assert set(within["n"]) == {1_800}
+    assert calibration_slope(said, phi, groups, blocks).contains(1)
+    assert calibration_slope(said, phi, groups).hi < 0.5
+
+
+@pytest.mark.parametrize(("level", "stretch"), [(1.0, 1.0), (2.0, 1.0), (1.0, 2.0)])
+def test_the_best_linear_predictor_tells_level_from_differences(level, stretch):
+    x, _, phi, _, _, groups, *_ = planted(n=30_000)
+    found = best_linear_predictor(level * 0.05 + stretch * 0.15 * x, phi, groups)
+    assert found["mean"].contains(1 / level)
+    assert found["difference"].contains(1 / stretch)
+    assert found["difference"].p_positive < 1e-6
+    assert found["mean"].se < 0.3
+
+
+def test_the_best_linear_predictor_has_no_say_where_nothing_differs():
+    phi, groups = np.random.default_rng(0).normal(size=200), np.arange(200) % 20
+    found = best_linear_predictor(np.full(200, 0.1), phi, groups)
+    assert math.isfinite(found["mean"].value)
+    assert found["difference"].p_positive == 1
+    assert math.isnan(best_linear_predictor(np.zeros(200), phi, groups)["mean"].value)
+
+
+# --- what the naive difference is made of
+
+
+def test_the_naive_difference_is_the_effect_and_two_kinds_of_picking():
+    _, tau, phi, treatment, outcome, groups, propensity, back = planted(n=40_000)
+    parts = decompose(treatment, outcome, phi, propensity, back, groups)
+    naive = difference(outcome, treatment, groups).value
+    assert sum(part.value for part in parts.values()) == pytest.approx(naive, abs=1e-12)
+    truth = {
+        "adjusted": tau.mean(),
+        "baseline": back[treatment].mean() - back[~treatment].mean(),
+        "gain": tau[treatment].mean() - tau.mean(),
+    }
+    for name, part in parts.items():
+        assert part.contains(truth[name]), name
+        assert part.se < 0.012, name
+    assert parts["baseline"].hi < 0
+
+
+def test_picking_by_gain_is_told_from_picking_by_chance():
+    """Joined where it helps, by people who know; the chance without them is alike everywhere."""
+    rng = np.random.default_rng(5)
+    n = 40_000
+    tau, groups = rng.uniform(-0.2, 0.3, n), rng.integers(0, 60, n)
+    propensity, back = 0.5 + tau, np.full(n, 0.4)
+    treatment = rng.random(n) < propensity
+    outcome = (rng.random(n) < back + tau * treatment).astype(float)
+    phi = tau + treatment * (outcome - back - tau) / propensity
+    phi -= ~treatment * (outcome - back) / (1 - propensity)
+    for wrong in (np.full(n, 0.4), np.full(n, 0.55)):  # the propensity makes a wrong outcome model good
+        parts = decompose(treatment, outcome, phi, propensity, wrong, groups)
+        assert parts["gain"].contains(tau[treatment].mean() - tau.mean())
+        assert parts["gain"].lo > 0.02
+        assert parts["baseline"].contains(0)
+
+
+# --- against one number for all
+
+
+def test_the_loss_says_who_is_nearer_to_the_truth():
+    _, tau, phi, _, _, groups, *_ = planted(n=20_000)
+    other = np.full(len(tau), tau.mean())
+    found = less_loss(tau, other, phi, groups)
+    assert found.contains(-np.var(tau))
+    assert found.hi < 0
+    assert less_loss(3 * tau, other, phi, groups).lo > 0
+    assert less_loss(tau, tau, phi, groups).value == 0
+
+
+def test_a_model_that_ranks_well_but_says_far_too_much_is_not_served():
+    found = judge(held_out(uplift=lambda x: 0.05 + 0.6 * x))
+    assert found.autoc.p_positive < 0.001
+    assert found.less_loss["constant"].value > 0
+    assert not found.heterogeneous
+
+
+def test_the_constant_may_differ_by_block_and_is_what_the_model_must_beat():
+    held = held_out(n=9_000)
+    blocks, said = in_blocks((held.uplift - 0.05) / 0.15)
+    found = judge(replace(held, uplift=said, blocks=blocks), constant=(0.05 + 0 * said, 0.02))
+    assert not found.heterogeneous  # each model ranks well, but two of the three are far off
+    assert found.autoc.p_positive < 0.001
+    right = judge(replace(held, blocks=blocks), constant=(0.05, 0.02))
+    assert right.heterogeneous
+    assert right.loss["model"] < right.loss["constant"] < right.loss["zero"]
+    assert right.less_loss["constant"].value == pytest.approx(right.loss["model"] - right.loss["constant"])
+
+
 # --- the worth of the advice
 
 
@@ -159,6 +267,31 @@ def test_what_people_did_is_valued_from_what_came_of_it():
     # a wrong outcome model is made good by the propensity
     off = held_out(n=20_000, step_back=np.clip(held.step_back + 0.1, 0, 1))
     assert judge(off).value["people"].contains(truth)
+
+
+def test_first_come_the_highest_as_many_as_the_advice_takes_in_each_block():
+    order = np.array([5.0, np.nan, 7.0, 1.0, 9.0, 2.0])
+    acts = np.array([True, False, False, True, True, False])
+    blocks = np.array([0, 0, 0, 1, 1, 1])
+    assert first_ones(order, acts, blocks).tolist() == [0, 0, 1, 0, 1, 1]
+    assert first_ones(order, acts).tolist() == [1, 0, 1, 0, 1, 0]
+    assert first_ones(np.array([3.0, 3.0, 3.0, np.nan]), np.array([True] * 2 + [False] * 2)).tolist() == [
+        *[pytest.approx(2 / 3)] * 3,
+        0,
+    ]
+    assert first_ones(order, np.zeros(6, dtype=bool)).tolist() == [0] * 6
+
+
+def test_the_advice_beats_the_biggest_and_the_likeliest_first_where_size_says_nothing_of_the_effect():
+    held = held_out(n=20_000)
+    size = np.random.default_rng(1).lognormal(10, 1, 20_000)
+    found = judge(replace(held, amount=size, chance=held.step_back))
+    _, tau, *_ = planted(n=20_000)
+    acts = Policy().advise(tau, 0.02).advice == "step_in"
+    for name in ("biggest", "likeliest"):
+        assert found.gain[name].lo > 0.02, name
+        assert found.value[name].contains(acts.mean() * (tau.mean() - 0.03))
+    assert not {"biggest", "likeliest"} & set(judge(held).gain)
 
 
 # --- the judgement
