@@ -1,0 +1,106 @@
+"""Side by side with other packages: run what is asked, then write the page from all runs on file.
+
+python -m benchmarks                                     the whole comparison (hours)
+python -m benchmarks --worlds smooth --rows 5000 --seeds 0 1 --learners stepin "CausalML X-learner"
+python -m benchmarks --worlds --page                     the page alone
+python -m benchmarks --worlds --scaling 50000 200000     what size costs, nothing else
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks import hillstrom, lalonde, page, runs, scaling
+from benchmarks.peers import ENTRIES, entry
+from features import UserError
+
+_SIZES = [5_000, 50_000, 500_000]
+_SCALES = [50_000, 200_000, 500_000, 2_000_000]
+_LARGE = 200_000
+_WORLDS_IN_LARGE = ("crm", "smooth", "sharp")
+
+
+def main() -> int:
+    """Exit status 0, or 1 with one sentence."""
+    given = _asked().parse_args()
+    try:
+        _run(given)
+    except UserError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _asked() -> argparse.ArgumentParser:
+    asked = argparse.ArgumentParser(
+        "benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [each.name for each in ENTRIES]
+    add = asked.add_argument
+    add("--rows", type=int, nargs="+", default=_SIZES, help="decisions to learn from")
+    add("--worlds", nargs="*", help="crm smooth sharp constant zero ibm; none: no comparison at all")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="above 200,000 rows the first alone")
+    add("--learners", nargs="+", default=names, metavar="NAME", help="; ".join(names))
+    add("--missing", action="store_true", help="only runs that are not on file yet")
+    add("--cpu-cap", type=float, default=1800, metavar="SECONDS", help="a run that computes longer is ended")
+    add("--ibm", type=Path, default=runs.IBM, metavar="CSV", help="IBM's sales table, if it lies elsewhere")
+    add("--hillstrom", type=Path, metavar="CSV", help="Hillstrom's e-mail trial, if you have the file")
+    add("--lalonde", action="store_true", help="LaLonde's data; also run where nothing else was asked")
+    add(
+        "--scaling",
+        type=int,
+        nargs="*",
+        metavar="ROWS",
+        help="what size costs; default 50,000 to 2,000,000",
+    )
+    add("--page", action="store_true", help="write the page, whatever else is asked (it always is)")
+    add("--results", type=Path, default=runs.ROOT / ".bench" / "results.jsonl", help="the runs on file")
+    add("--out", type=Path, default=runs.ROOT / "docs" / "benchmarks.md", help="the page")
+    return asked
+
+
+def _run(given: argparse.Namespace) -> None:
+    results = runs.Results(given.results)
+    everything = given.worlds is None and not (given.lalonde or given.scaling is not None or given.hillstrom)
+    _compare(given, results, everything)
+    if given.hillstrom:
+        for line in hillstrom.compare(given.hillstrom, given.learners):
+            results.put(line)
+    if given.lalonde or everything:
+        for line in lalonde.compare_averages():
+            results.put(line)
+    if given.scaling is not None or everything:
+        for rows in given.scaling or _SCALES:
+            for what in scaling.LEARNERS:
+                results.put(scaling.measure(what, rows))
+    given.out.write_text(page.write(results.read()), encoding="utf-8")
+    print(f"wrote {given.out}", file=sys.stderr)
+
+
+def _compare(given: argparse.Namespace, results: runs.Results, everything: bool) -> None:
+    made = runs.makers(given.ibm)
+    worlds = list(made) if everything else given.worlds or []
+    for name in worlds:
+        if name not in made:
+            raise UserError(f"no world is called '{name}' here; known: {', '.join(made)}.")
+    for name in given.learners:
+        entry(name)
+    for world in worlds:
+        for rows in given.rows:
+            if rows >= _LARGE and everything and world not in _WORLDS_IN_LARGE:
+                continue
+            for seed in given.seeds[:1] if rows >= _LARGE else given.seeds:
+                key = {"table": "worlds", "world": world, "rows": rows, "seed": seed}
+                asked = [n for n in given.learners if not (given.missing and results.has(**key, learner=n))]
+                if asked:
+                    runs.compare(made[world], world, rows, seed, asked, results, given.cpu_cap, _say)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""``docs/benchmarks.md``, written from the runs on file."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers import ENTRIES
+from benchmarks.words import HEAD, LALONDE, NOTES, SETTINGS, TITLES
+
+Run = dict[str, Any]
+OURS = "stepin"
+NOT_PEERS = (OURS, "constant")
+PACKAGES = ("stepin", "econml", "causalml", "metalearners", "lightgbm", "scikit-learn", "numpy", "pandas")
+
+
+def write(runs: Sequence[Run]) -> str:
+    """The whole page as Markdown."""
+    parts = [HEAD, _made_on(), SETTINGS, _settings_table()]
+    compared = [run for run in runs if run["table"] == "worlds"]
+    for world, title in TITLES.items():
+        sizes = sorted({run["rows"] for run in compared if run["world"] == world})
+        if sizes:
+            parts.append(f"## {title}")
+        for rows in sizes:
+            parts.append(_one_size(world, [r for r in compared if (r["world"], r["rows"]) == (world, rows)]))
+    parts += [_hillstrom(runs), _lalonde(runs), _scaling(runs)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+# One world, one size
+
+
+def _one_size(world: str, runs: list[Run]) -> str:
+    rows, seeds = runs[0]["rows"], sorted({run["seed"] for run in runs})
+    of = {name: [r for r in runs if r["learner"] == name] for name in (entry.name for entry in ENTRIES)}
+    of = {name: found for name, found in of.items() if found}
+    title = f"### {rows:,} rows, {'seeds' if len(seeds) > 1 else 'seed'} {_listed(seeds)}"
+    verdict = paired_verdict(of, varies=any(run.get("r2") is not None for run in runs))
+    note = NOTES.get((world, rows), "")
+    return "\n\n".join(part for part in (title, _figures(of), verdict, note) if part)
+
+
+_Cell = Callable[[list[Run]], str]
+
+
+def spread(name: str, form: str, scale: float = 1.0) -> _Cell:
+    """A cell: mean of a figure over the runs, ± its standard deviation where there are several."""
+
+    def cell(runs: list[Run]) -> str:
+        values = [scale * run[name] for run in runs if run.get(name) is not None]
+        if not values:
+            return "–"
+        text = format(float(np.mean(values)), form)
+        return f"{text} ± {float(np.std(values, ddof=1)):{form.lstrip('+')}}" if len(values) > 1 else text
+
+    return cell
+
+
+def mean(name: str, form: str, scale: float = 1.0) -> _Cell:
+    """A cell: mean of a figure over the runs."""
+    return lambda runs: spread(name, form, scale)(runs).split(" ±")[0]
+
+
+_COLUMNS: dict[str, _Cell] = {
+    "error": spread("rmse", ".2f", 100),
+    "R²": mean("r2", ".2f"),
+    "rank": mean("rank", ".2f"),
+    "regret": spread("regret", ".2f"),
+    "slope": mean("slope", ".2f"),
+    "bias": mean("bias", "+.2f"),
+    "sd": mean("sd", ".1f"),
+    "90% covers": mean("coverage", ".0%"),
+    "width": mean("width", ".1f"),
+    "CPU s": mean("cpu", ".1f"),
+    "MB": mean("memory", ".0f"),
+    "ms a row": mean("latency", ".2f"),
+}
+
+
+def _figures(of: dict[str, list[Run]]) -> str:
+    lines = []
+    for name, found in sorted(of.items(), key=lambda item: _order(item[1])):
+        done = [run for run in found if "failed" not in run]
+        if done:
+            cells = [cell(done) for cell in _COLUMNS.values()]
+        else:
+            cells = [found[0]["failed"], *[""] * (len(_COLUMNS) - 1)]
+        some = f" ({len(done)} of {len(found)} runs ended)" if 0 < len(done) < len(found) else ""
+        lines.append([f"**{name}**" if name == OURS else name + some, *cells])
+    return table(["learner", *_COLUMNS], lines)
+
+
+def _order(runs: list[Run]) -> float:
+    errors = [run["rmse"] for run in runs if "rmse" in run]
+    return float(np.mean(errors)) if errors else math.inf
+
+
+def paired_verdict(of: dict[str, list[Run]], varies: bool = True) -> str:
+    """How stepin compares with the most accurate peer, seed by seed on the same data.
+
+    Where all effects are equal, no peer is named: the spread of the effects is the figure to read.
+    """
+    ours = {run["seed"]: run for run in of.get(OURS, []) if "rmse" in run}
+    peers = {name: runs for name, runs in of.items() if name not in NOT_PEERS and _order(runs) < math.inf}
+    if not ours or not peers or not varies:
+        return ""
+    best = min(peers, key=lambda name: _order(peers[name]))
+    theirs = {run["seed"]: run for run in peers[best] if "rmse" in run}
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return ""
+    gaps = np.array([100 * (theirs[seed]["rmse"] - ours[seed]["rmse"]) for seed in seeds])
+    spread_of = f" (standard deviation {np.std(gaps, ddof=1):.2f})" if len(gaps) > 1 else ""
+    better = f"in {int((gaps > 0).sum())} of {len(gaps)} seeds" if len(gaps) > 1 else "on the one seed"
+    return (
+        f"The best peer's error ({best}) less stepin's, on the same data: {gaps.mean():+.2f} points"
+        f"{spread_of}; stepin's is smaller {better}. {_cost(ours, peers)}"
+    ).strip()
+
+
+def _cost(ours: dict[int, Run], peers: dict[str, list[Run]]) -> str:
+    """CPU time against the fastest peer whose R² is within 0.02 of ours, or better."""
+    r2 = np.mean([run["r2"] for run in ours.values()])
+    close = {}
+    for name, runs in peers.items():
+        done = [run for run in runs if run.get("r2") is not None]
+        if done and np.mean([run["r2"] for run in done]) >= r2 - 0.02:
+            close[name] = float(np.mean([run["cpu"] for run in done]))
+    if not close:
+        return "No peer comes within 0.02 R² of it."
+    name = min(close, key=lambda key: close[key])
+    ratio = float(np.mean([run["cpu"] for run in ours.values()])) / close[name]
+    return f"CPU time: {ratio:.2f} times that of {name}, the fastest peer within 0.02 R² of it."
+
+
+# Other tables
+
+
+def _hillstrom(runs: Sequence[Run]) -> str:
+    found = [run for run in runs if run["table"] == "hillstrom"]
+    if not found:
+        return ""
+    lines = [
+        [
+            run["learner"],
+            *(f"{100 * run[k]:+.2f}" for k in ("average", "autoc", "qini")),
+            f"{run['cpu']:.1f}",
+        ]
+        for run in sorted(found, key=lambda run: -run["autoc"])
+    ]
+    first = found[0]
+    words = (
+        "## Hillstrom's e-mail trial\n\nE-mail for women against none, by who visited within two weeks; "
+        f"one half learned from, the other ({first['judged_on']:,} people) judged on. The truth is not "
+        "known; the choice was a coin's. The trial's own difference in the judged half: "
+        f"{100 * first['trial']:.2f} points (standard error {100 * first['trial_se']:.2f}). Standard error "
+        f"of an AUTOC: about {100 * first['autoc_se']:.2f}."
+    )
+    return (
+        words
+        + "\n\n"
+        + table(["learner", "mean effect, points", "AUTOC, points", "Qini, points", "CPU s"], lines)
+    )
+
+
+def _lalonde(runs: Sequence[Run]) -> str:
+    found = [run for run in runs if run["table"] == "lalonde"]
+    if not found:
+        return ""
+    about = next(run for run in found if "treated" in run)
+    lines = []
+    for run in found:
+        away = (run["value"] - about["value"]) / about["se"]
+        lines.append(
+            [
+                run["learner"],
+                _dollars(run["value"], run["se"]),
+                "" if run is about else f"{away:+.2f}",
+                _dollars(run.get("all"), run.get("all_se")),
+            ]
+        )
+    head = ["", "on rows with support", "trial's standard errors away", "on all rows"]
+    return LALONDE.format(**about) + "\n\n" + table(head, lines)
+
+
+def _dollars(value: float | None, se: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" + (f" ({se:,.0f})" if se is not None else "")
+
+
+def _scaling(runs: Sequence[Run]) -> str:
+    found = sorted((r for r in runs if r["table"] == "scaling"), key=lambda r: (r["learner"], r["rows"]))
+    if not found:
+        return ""
+    lines = [
+        [
+            run["learner"],
+            f"{run['learned_from']:,}",
+            f"{run['cpu']:.0f}",
+            f"{run['wall']:.0f}",
+            f"{1e6 * run['cpu'] / run['learned_from']:.0f}",
+            f"{run['memory']:,.0f}",
+        ]
+        for run in found
+    ]
+    head = ["what", "decisions", "CPU s", "wall s", "CPU µs a row", "peak MB"]
+    return (
+        "## Size\n\nThe smooth world; `fit` on one thread, `train` (fitting, judging, doubting, report) with "
+        "the threads of its default. Peak memory is that of the whole process, the table included.\n\n"
+        + table(head, lines)
+    )
+
+
+# Words about how it was made
+
+
+def _settings_table() -> str:
+    return table(
+        ["learner", "settings", "reasons"], [[e.name, e.settings, e.reasons or "–"] for e in ENTRIES]
+    )
+
+
+def _made_on() -> str:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return f"Made with Python {platform.python_version()}, {', '.join(found)}."
+
+
+def _listed(seeds: list[int]) -> str:
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column to the left, the others to the right."""
+    rule = "|---|" + "--:|" * (len(head) - 1)
+    return "\n".join([_row(head), rule, *(_row(line) for line in lines)])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,64 @@
+"""The words of ``docs/benchmarks.md`` that do not come from a run."""
+
+HEAD = """# Side by side
+
+<!-- Written by `make bench`; edits are lost. Words: benchmarks/words.py. -->
+
+Every learner was given the same decisions and judged on the same others, whose true effect is known because
+the data was made. Each ran in a process of its own, on one thread; accuracy is on decisions that nothing was
+learned from. To run it again: `make bench` (its own environment, from a lock of its own); parts of it with,
+for example, `make bench ARGS="--rows 5000 --worlds smooth --seeds 0 1"`, which renews those lines.
+
+- **error**: root mean squared error of the effect, in percentage points of the win probability; ± is the
+  standard deviation between seeds. **R²**: 1 - squared error / variance of the true effects; below 0 is
+  worse than one number for everybody. **rank**: Spearman's correlation with the truth.
+- **regret**: points per decision lost to whoever knows the truth, stepping in wherever the effect is said to
+  exceed a cost of 3 points. **slope**: of the truth on what was said; 1 is calibrated, above 1 too timid.
+- **bias**: mean error in points. **sd**: standard deviation of the effects said, in points.
+  **90% covers**, **width**: share of true effects within the 90% intervals, and their mean width in points;
+  – where the package offers none of its own.
+- **CPU s**: user and system time of `fit`, encoding included, imports not. **MB**: peak memory of the
+  process, data and libraries included. **ms a row**: median time of one answer with its reasons (for peers
+  from a row already encoded, which favours them)."""
+
+SETTINGS = """## Settings
+
+Nuisances of every peer are LightGBM with stepin's own cheap settings, by rows (to 10,000 / to 100,000 /
+above): learning rate 0.12, 60 / 83 / 166 trees of 7 / 15 / 31 leaves with at least 40 / 80 / 200 rows, 63
+bins, 40% of the columns a tree, L2 5. The settings of each final stage were the best of four to six tried on
+seeds 100 and 101, which no table uses; with the nuisances' settings there, the peers do much worse at 5,000
+rows. Columns of more than 50 levels (partner, city) are left out for peers: as native categories, and as
+numbers encoded out of fold, they did worse with every peer tried. Everything else is given as it is (missing
+values and categories natively) where the package takes that, otherwise as medians with a flag and a column
+for each level.
+
+Classifiers give probabilities, never labels: ours answer `predict` with the probability, because EconML's
+`DRLearner` without `discrete_outcome`, and CausalML's regressors given a classifier, would take labels.
+metalearners 0.13.0 needs polars, which it does not name, and asks scikit-learn about classes in a way that
+1.8 gave up; the bench mends both."""
+
+LALONDE = """## LaLonde's job training
+
+{treated} people of the NSW trial who were trained, among {rows:,} people of whom the others come from the CPS
+survey; outcome: earnings in 1978, dollars (standard errors in brackets). The trial had controls of its own:
+what it says is the benchmark.
+
+Support, by stepin's own rule (propensity between 0.05 and 0.95, both choices seen among similar people):
+{supported:,} rows, {treated_supported} of the {treated} trained and {controls_supported:,} of the CPS's
+people. The others are named unsupported, and get no estimate. The question that trial and survey share is the
+effect on the trained: people of the CPS are others than those whom the trial took. The same rule was
+therefore applied to both arms of the trial ({trial_supported} of {trial} rows), among whom chance decided.
+Peers and `stepin`: the mean of their effects over the same trained people; `stepin, doubly robust`: the
+average on the trained from its scores."""
+
+# Why, where a row needs it: (world, rows) -> words.
+NOTES: dict[tuple[str, int], str] = {}
+
+TITLES = {
+    "crm": "The simulated CRM as a flat table",
+    "smooth": "Smooth world: effects that add up, some pairs",
+    "sharp": "Sharp world: thresholds and three-way interactions, the worst case of an additive form",
+    "ibm": "Real covariates (IBM's sales table) with a planted choice and effect",
+    "constant": "One effect for all (4 points)",
+    "zero": "No effect",
+}
