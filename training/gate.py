@@ -1,9 +1,11 @@
 """Whether there is enough to learn from, before anything is learned."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.decisions import DecisionTable
 from features.problems import UserError
+from training.separation import open_choice
 
 LEAST_OUTCOMES = 40
 LEAST_PARTNERS = 10
@@ -72,3 +74,37 @@ def _fewer_than(decisions: DecisionTable, least_outcomes: int) -> tuple[int, str
     if min(counts.values()) >= least:
         return least, None
     return least, ", ".join(f"{n:,} {what}" for what, n in counts.items())
+
+
+def refuse_no_overlap(
+    decisions: DecisionTable, propensity: NDArray[np.float64], least_propensity: float = 0.05, seed: int = 0
+) -> None:
+    """Refuse decisions whose choice is settled by what is on record: no deal with help has a like without.
+
+    Parameters
+    ----------
+    propensity : out-of-fold chance of stepping in of each decision, shape (n,)
+    least_propensity : within this and 1 - this a choice looks open
+
+    Raises
+    ------
+    NotEnoughEvidenceError
+        What is on record foretells the choice: `OpenChoice.is_settled`. The share of decisions that could
+        have gone either way and the feature that decides are named.
+
+    Notes
+    -----
+    Overlap in a part is enough: what lies outside gets no advice. Rarely, or nearly always, stepping in is
+    not refused here as long as nobody can tell when.
+    """
+    treated = decisions.treatment
+    deals = decisions.rows["deal_id"].to_numpy(dtype=str)
+    seen = open_choice(decisions.X, treated, propensity, deals, least_propensity=least_propensity, seed=seed)
+    if seen.is_settled:
+        raise NotEnoughEvidenceError(
+            "The evidence is not enough to advise on: who gets help is settled by what is on record, above "
+            f"all by '{seen.decided_by}'. No more than {seen.share_open:.1%} of {seen.n:,} decisions could "
+            "have gone either way; the others have no like with the other choice, and no method can make "
+            "one. Nothing was written. Bring decisions from a time, or from partners, where such deals went "
+            f"both ways; if '{seen.decided_by}' only records the choice, leave it out."
+        )

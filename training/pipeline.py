@@ -14,7 +14,7 @@ from features.catalog import feature as words_of
 from features.decisions import DecisionTable
 from training import clustered, doubt, evaluate, model_folder
 from training.config import TrainingConfig
-from training.gate import refuse_too_little
+from training.gate import refuse_no_overlap, refuse_too_little
 from training.nuisance import Nuisances, scores
 from training.policy import Advice, Policy
 from training.report import write_report
@@ -70,8 +70,9 @@ def train(
     notify(STEPS[0])
     blocks, fewer = blocks_in_time(decisions, config)
     notify(STEPS[1])
-    parts = judged_blocks(decisions, blocks, lambda table: _fit(table, config))
     nuisances = _judging_nuisances(decisions, config)
+    refuse_no_overlap(decisions, nuisances.propensity, config.least_propensity, config.random_state)
+    parts = judged_blocks(decisions, blocks, lambda table: _fit(table, config))
     phi = scores(nuisances, decisions.treatment, decisions.outcome).doubly_robust
     policy = _policy_for(decisions, config.policy)
     held = _held_out(decisions, parts, nuisances, phi)
