@@ -14,6 +14,7 @@ from features.simulator import simulate
 from training import pipeline
 from training.config import TrainingConfig
 from training.gate import NotEnoughEvidenceError, refuse_no_overlap
+from training.separation import open_choice
 from training.uplift import cross_fit_for_judging
 
 
@@ -122,3 +123,13 @@ def test_training_stops_with_one_sentence_and_writes_nothing(decisions, tmp_path
     with pytest.raises(NotEnoughEvidenceError, match="settled by what is on record, above all by 'amount'"):
         pipeline.train(settled, tmp_path / "model", TrainingConfig(draws=10, most_pairs=0, n_jobs=1))
     assert not (tmp_path / "model").exists()
+
+
+def test_partners_seen_a_few_times_do_not_foretell_their_own_choices():
+    """Told by the deals that are foretold, shares by partner would give all away."""
+    rng = np.random.default_rng(0)
+    n = 3000
+    X = pd.DataFrame({"partner": rng.integers(0, 1500, n).astype(str), "size": rng.normal(size=n)})
+    seen = open_choice(X, rng.random(n) < 0.4, np.full(n, 0.4), np.arange(n).astype(str))
+    assert seen.left_open > 0.95
+    assert not seen.is_settled
