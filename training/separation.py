@@ -125,7 +125,7 @@ def _levels_as_shares(
         if kinds.kinds[name] == NUMBER:
             columns.append(np.asarray(values, dtype=float))
             continue
-        level = pd.Series(values, dtype=object)
+        level = pd.Series(np.asarray(values, dtype=object))
         shares = pd.Series(treatment[teaches]).groupby(level[teaches].to_numpy()).mean()
         columns.append(level.map(shares).to_numpy(dtype=float))
     return list(kinds.kinds), np.column_stack(columns)
