@@ -275,6 +275,7 @@ def _judged_extent(decisions: DecisionTable, parts: Sequence[Judged], fewer_bloc
         )
     return {
         **_extent(decisions.take(answered(parts))),
+        "by_time": bool(decisions.rows["decided_at"].notna().all()),
         "fewer_blocks_than_asked": fewer_blocks,
         "blocks": blocks,
     }

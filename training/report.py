@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,22 +9,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from features import catalog
-from training import report_doubts
+from training import report_doubts, report_judgement
 from training import report_pictures as pictures
-from training.clustered import Estimate
 from training.evaluate import Evaluation
+from training.report_judgement import figure, size, unit
 from training.scorecard import Scorecard, TermTable
-from training.verdict import amount, span
 
 FILE_NAME = "report.html"
 _MOST_TERMS = 9
 _MOST_LEVELS = 6
-_EXTENT = ("decisions", "partners", "stepped_in_share", "from", "to")
-_RIVALS = (
-    ("never", "never stepping in"),
-    ("always", "always stepping in"),
-    ("people", "what people did"),
-)
+_EXTENT = ("decisions", "partners", "stepped_in_share", "from", "to", "blocks", "by_time", "fewer_blocks_than_asked")
 _ADVICE = (
     ("step_in", "Step in"),
     ("step_back", "Step back"),
@@ -70,88 +62,14 @@ def view(facts: Mapping[str, Any], evaluation: Evaluation, card: Scorecard) -> d
         "left_out_columns": [_column(item) for item in learned.get("left_out_columns") or []],
         "evaluation": evaluation,
         "evidence": _EVIDENCE[evaluation.evidence],
-        "average": _figure(evaluation.average, evaluation.outcome),
-        "break_even": _size(evaluation.break_even, evaluation.outcome).removeprefix("+"),
+        "average": figure(evaluation.average, evaluation.outcome),
+        "break_even": size(evaluation.break_even, evaluation.outcome).removeprefix("+"),
         "advice": [(words, evaluation.advice_shares.get(name, 0.0)) for name, words in _ADVICE],
-        "claims": _claims(evaluation),
-        "forest": _forest(evaluation),
-        "judged": _judged(evaluation),
-        "worth": _worth(evaluation),
         "terms": _terms(facts, evaluation.outcome, card) if card.heterogeneous else [],
+        **report_judgement.view(evaluation),
         **report_doubts.view(facts, evaluation.outcome),
         "settings": sorted(_flat(facts.get("settings") or {}).items()),
     }
-
-
-def _figure(estimate: Estimate, outcome: str) -> dict[str, str]:
-    return {"value": _size(estimate.value, outcome), "span": _span(estimate, outcome)}
-
-
-def _size(value: float, outcome: str) -> str:
-    return amount(value, outcome) if math.isfinite(value) else "not known"
-
-
-def _span(estimate: Estimate, outcome: str) -> str:
-    return span(estimate, outcome) if math.isfinite(estimate.se) else "no interval: too few partners"
-
-
-def _unit(outcome: str) -> tuple[str, float]:
-    """Name of the unit on the pictures, and the factor from the evaluation's unit to it."""
-    return ("points", 100.0) if outcome == "binary" else ("in the outcome's unit", 1.0)
-
-
-def _claims(evaluation: Evaluation) -> dict[str, Any]:
-    """The claims as rows, and how the first shrinks to the last."""
-    rows = [
-        {"what": claim.what, "why_wrong": claim.why_wrong, **_figure(claim.estimate, evaluation.outcome)}
-        for claim in evaluation.claims
-    ]
-    values = [claim.estimate.value for claim in evaluation.claims]
-    changes = [b - a for a, b in itertools.pairwise(values)]
-    return {
-        "rows": rows,
-        "first": _size(values[0], evaluation.outcome),
-        "waiting": _size(changes[0], evaluation.outcome) if len(changes) == 2 else None,
-        "picking": _size(changes[-1], evaluation.outcome),
-        "picks_hard_deals": changes[-1] > 0,
-    }
-
-
-def _forest(evaluation: Evaluation) -> str:
-    names = ("Ever joined against never", "Stepped in against not", "Adjusted")[-len(evaluation.claims) :]
-    estimates = [claim.estimate for claim in evaluation.claims]
-    return pictures.forest(names, estimates, *_unit(evaluation.outcome))
-
-
-def _judged(evaluation: Evaluation) -> dict[str, Any]:
-    unit = _unit(evaluation.outcome)
-    rows = [
-        {
-            "fifth": int(row["fifth"]),
-            "n": int(row["n"]),
-            "predicted": _size(row["predicted"], evaluation.outcome),
-            "observed": _size(row["observed"], evaluation.outcome),
-        }
-        for row in evaluation.fifths
-    ]
-    slope, area = evaluation.slope, evaluation.autoc
-    return {
-        "fifths": rows,
-        "calibration": pictures.calibration(evaluation.fifths, *unit) if len(rows) > 1 else None,
-        "targeting": pictures.targeting(evaluation.toc, *unit) if len(rows) > 1 else None,
-        "slope": f"{slope.value:.2f} (95% interval {slope.lo:.2f} to {slope.hi:.2f})"
-        if slope.se > 0
-        else None,
-        "autoc": f"{_size(area.value, evaluation.outcome)}, one-sided p = {area.p_positive:.3f}",
-    }
-
-
-def _worth(evaluation: Evaluation) -> list[dict[str, str]]:
-    return [
-        {"rival": words, **_figure(evaluation.gain[name], evaluation.outcome)}
-        for name, words in _RIVALS
-        if name in evaluation.gain
-    ]
 
 
 def _terms(facts: Mapping[str, Any], outcome: str, card: Scorecard) -> list[dict[str, Any]]:
@@ -166,15 +84,15 @@ def _term(table: TermTable, outcome: str, words: catalog.Feature | None) -> dict
         "label": words.label if words else table.term,
         "meaning": words.meaning if words else "",
         "unit": words.unit if words else "",
-        "importance": _size(table.importance, outcome).removeprefix("+"),
-        "range": f"{_size(low, outcome)} to {_size(high, outcome)}",
+        "importance": size(table.importance, outcome).removeprefix("+"),
+        "range": f"{size(low, outcome)} to {size(high, outcome)}",
         "picture": None,
         "levels": [],
     }
     if table.kind == "number":
         return {
             **shown,
-            "picture": pictures.curve([float(x) for x in table.xs], table.points, *_unit(outcome)),
+            "picture": pictures.curve([float(x) for x in table.xs], table.points, *unit(outcome)),
         }
     return {**shown, "levels": _levels(table, outcome, words)}
 
@@ -187,7 +105,7 @@ def _levels(table: TermTable, outcome: str, words: catalog.Feature | None) -> li
     rows = [
         {
             "name": phrases.get(str(level).lower() if table.kind == "boolean" else str(level), str(level)),
-            "size": _size(point, outcome),
+            "size": size(point, outcome),
             "width": round(50 * abs(point) / widest, 1),
             "helps": point >= 0,
         }

@@ -41,7 +41,7 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.texts))
 
 
-def judged(gain=0.15, n=3000, seed=4, policy=None, scale=1.0, deals=True):
+def judged(gain=0.15, n=3000, seed=4, policy=None, scale=1.0, deals=True, **more):
     rng = np.random.default_rng(seed)
     x, groups, treated = rng.uniform(-1, 1, n), rng.integers(0, 50, n), rng.random(n) < 0.4
     tau = scale * (0.04 + gain * x)
@@ -55,6 +55,7 @@ def judged(gain=0.15, n=3000, seed=4, policy=None, scale=1.0, deals=True):
         outcome=outcome,
         groups=groups,
         deals=np.arange(n) // 3 if deals else None,
+        **more,
     )
     return judge(held, policy)
 
@@ -135,6 +136,51 @@ def test_the_page_says_what_a_reader_came_for(tmp_path):
         "Everything that moved both the choice and the outcome was on record",
     ):
         assert re.sub(r"\s+", "", said) in re.sub(r"\s+", "", found.text), said
+
+
+def test_the_page_shows_the_rivals_the_parts_and_the_blocks(tmp_path):
+    n = 3000
+    rng = np.random.default_rng(0)
+    known = facts()
+    blocks = [
+        {
+            "block": k,
+            "learned_from": 10_000 * k,
+            "decisions": 1_500,
+            "from": f"2025-0{k}-01",
+            "to": f"2025-0{k}-28",
+        }
+        for k in (1, 2)
+    ]
+    known["learned_from"]["held_out"] |= {"blocks": blocks, "by_time": True, "fewer_blocks_than_asked": True}
+    evaluation = judged(
+        amount=rng.lognormal(9, 1, n),
+        chance=rng.random(n),
+        propensity=np.full(n, 0.4),
+        step_back=np.full(n, 0.4),
+    )
+    text = page(tmp_path, known, evaluation).text
+    for said in (
+        "as many of the biggest deals",
+        "as many of the deals likeliest to be won anyway",
+        "The vendor joins deals that would be won",
+        "It joins deals that gain",
+        "Best linear predictor, difference",
+        "Qini",
+        "Loss less that of one number for all",
+        "the model beats it",
+        "later than those it had learned from",
+        "too few old deals to judge in as many blocks as usual",
+        "2025-02-01 to 2025-02-28",
+    ):
+        assert said in text, said
+
+
+def test_where_the_model_does_not_beat_one_number_the_page_says_so(tmp_path):
+    evaluation = judged(gain=0.0, seed=1)
+    text = page(tmp_path, evaluation=evaluation, tables=card(heterogeneous=False)).text
+    assert "So the one number is served." in text
+    assert "the model beats it" not in text
 
 
 def test_nothing_is_fetched_and_nothing_runs(tmp_path):
