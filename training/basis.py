@@ -7,7 +7,8 @@ fitting or points for predicting, is read at that place. So fitting and serving 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,27 +16,78 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 N_KNOTS = 33
-N_HATS = 9
+MANY_LEVELS = 60
+FEWEST_ROWS = 10
 NUMBER, BOOLEAN, CATEGORY = "number", "boolean", "category"
 _TRUTH_LEVELS = ("false", "true")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where n values stand in a table: ``table[low] * (1 - weight) + table[high] * weight``. Shapes (n,)."""
+class Levels:
+    """n texts as numbers of their levels: four bytes a value, whatever its length."""
 
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    weight: Array
+    codes: NDArray[np.int32]
+    """Shape (n,): index into `names`, -1 where missing."""
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[str | None]) -> "Levels":
+        """Read texts; None is missing."""
+        code: dict[str, int] = {}
+        codes = [-1 if value is None else code.setdefault(value, len(code)) for value in values]
+        return cls(np.array(codes, dtype=np.int32), tuple(code))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> NDArray[np.object_]:
+        """The texts themselves, None where missing, for whoever wants them one by one."""
+        return np.array([*self.names, None], dtype=object)[self.codes]
+
+    def counts(self) -> NDArray[np.int64]:
+        """How many values each level has, shape (n_levels,)."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where n values stand in a table: between row `low` and the next one, or at `low` itself.
+
+    Reads ``table[low] * (1 - weight) + table[low + 1] * weight``. At most eight bytes a value, because
+    training holds one for every cell of its data.
+    """
+
+    low: NDArray[np.integer]
+    """Shape (n,), in as few bytes as the table's length needs."""
+    weight: NDArray[np.float32] | None = None
+    """Shape (n,), from 0 to 1; None where every value is at its row itself, as levels are."""
+
+    def __len__(self) -> int:
+        return len(self.low)
 
     def read(self, table: Array) -> Array:
         """Read a table of shape (n_rows, ...) at these places: shape (n, ...)."""
-        weight = self.weight.reshape(-1, *[1] * (table.ndim - 1))
-        return table[self.low] * (1.0 - weight) + table[self.high] * weight
+        at_low = table.take(self.low, axis=0)
+        if self.weight is None:
+            return at_low
+        weight = self.weight.astype(np.float64).reshape(-1, *[1] * (table.ndim - 1))
+        return at_low * (1.0 - weight) + table.take(self.low + 1, axis=0) * weight
 
-    def take(self, rows: slice | NDArray[np.bool_]) -> "Place":
-        """Keep some of the values."""
-        return Place(self.low[rows], self.high[rows], self.weight[rows])
+    def add_up(self, values: Array, n_rows: int) -> Array:
+        """Give every value to the rows that it is read from, and sum: shape (n_rows,).
+
+        The transpose of `read`: ``values @ read(table)`` equals ``add_up(values, n_rows) @ table``.
+        """
+        if self.weight is None:
+            return np.bincount(self.low, values, n_rows).astype(float, copy=False)
+        above = values * self.weight
+        total: Array = np.bincount(self.low, values - above, n_rows).astype(float, copy=False)
+        total[1:] += np.bincount(self.low, above, n_rows)[:-1]
+        return total
+
+    def take(self, rows: slice | NDArray) -> "Place":
+        """Keep some of the values: a slice, a mask or an index."""
+        return Place(self.low[rows], None if self.weight is None else self.weight[rows])
 
 
 @dataclass(frozen=True)
@@ -75,30 +127,32 @@ class Feature:
         """Rows of every table of this feature."""
         return self.n_known + 2
 
-    def locate(self, values: Array | Sequence[str | None]) -> Place:
-        """Locate values of shape (n,): floats with NaN for numbers, texts or None for levels."""
+    def locate(self, values: "Array | Levels | Sequence[str | None]") -> Place:
+        """Locate n values: floats with NaN for numbers, levels or texts or None for the others."""
         if self.kind == NUMBER:
             return self._locate_numbers(np.asarray(values, dtype=float))
-        position: dict[object, int] = {level: i for i, level in enumerate(self.levels)}
-        position[None] = self.missing_row
-        unseen = self.unseen_row
-        row = np.array([position.get(value, unseen) for value in values], dtype=np.int64)
-        return Place(row, row, np.zeros(len(row)))
+        known = values if isinstance(values, Levels) else Levels.of(cast("Sequence[str | None]", values))
+        rows = [self._row_of.get(name, self.unseen_row) for name in known.names]
+        return Place(np.array([*rows, self.missing_row], dtype=self._row_type)[known.codes])
 
     def _locate_numbers(self, values: Array) -> Place:
         missing = np.isnan(values)
         last = len(self.knots) - 1
         if last < 1:
-            row = np.where(missing, self.missing_row, 0)
-            return Place(row, row, np.zeros(len(row)))
-        low = np.clip(np.searchsorted(self.knots, values, side="right") - 1, 0, last - 1)
+            return Place(np.where(missing, self.missing_row, 0).astype(self._row_type))
         inside = np.clip(np.where(missing, self.knots[0], values), self.knots[0], self.knots[-1])
-        weight = (inside - self.knots[low]) / (self.knots[low + 1] - self.knots[low])
-        return Place(
-            np.where(missing, self.missing_row, low),
-            np.where(missing, self.missing_row, low + 1),
-            np.where(missing, 0.0, weight),
-        )
+        low = np.minimum(np.searchsorted(self.knots, inside, side="right") - 1, last - 1)
+        weight = ((inside - self.knots[low]) / (self.knots[low + 1] - self.knots[low])).astype(np.float32)
+        low[missing], weight[missing] = self.missing_row, 0.0
+        return Place(low.astype(self._row_type), weight)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {level: i for i, level in enumerate(self.levels)}
+
+    @property
+    def _row_type(self) -> type[np.integer]:
+        return np.int16 if self.n_rows < np.iinfo(np.int16).max else np.int32
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -126,31 +180,35 @@ class Feature:
 
 def learn_number(name: str, values: Array) -> Feature:
     """Knots at evenly spaced ranks of the observed values of shape (n,); NaN is missing."""
-    observed = values[~np.isnan(values)]
+    observed = np.sort(values[~np.isnan(values)])
+    had_missing = len(observed) < len(values)
+    if len(observed) == 0:
+        return Feature(name, NUMBER, np.zeros(1), np.zeros(1), (), had_missing)
+    is_first = np.r_[True, observed[1:] > observed[:-1]]
+    if np.count_nonzero(is_first) <= N_KNOTS:
+        start = np.flatnonzero(is_first)
+        end = np.r_[start[1:], len(observed)]
+        return Feature(name, NUMBER, observed[start], (start + end) / len(observed) - 1.0, (), had_missing)
     shares = np.linspace(0.0, 1.0, N_KNOTS)
-    quantiles = np.quantile(observed, shares) if len(observed) else np.zeros(1)
-    knots, first = np.unique(quantiles, return_inverse=True)
-    if len(observed) and len(uniques := np.unique(observed)) <= N_KNOTS:
-        knots = uniques
-        below = np.searchsorted(np.sort(observed), knots, side="left") / len(observed)
-        upto = np.searchsorted(np.sort(observed), knots, side="right") / len(observed)
-        ranks = below + upto - 1.0
-    else:
-        totals = np.bincount(first, weights=shares[: len(quantiles)])
-        ranks = 2.0 * totals / np.bincount(first) - 1.0
-    return Feature(name, NUMBER, knots, ranks, (), bool(len(observed) < len(values)))
+    knots, at = np.unique(observed[np.rint(shares * (len(observed) - 1)).astype(int)], return_inverse=True)
+    ranks = 2.0 * np.bincount(at, weights=shares) / np.bincount(at) - 1.0
+    return Feature(name, NUMBER, knots, ranks, (), had_missing)
 
 
-def learn_levels(name: str, kind: str, values: Sequence[str | None], most: int) -> Feature:
-    """The `most` commonest levels, ties by name; booleans have exactly ``false`` and ``true``."""
-    counts: dict[str, int] = {}
-    for value in values:
-        if value is not None:
-            counts[value] = counts.get(value, 0) + 1
-    kept = sorted(sorted(counts), key=lambda level: -counts[level])[:most]
-    levels = _TRUTH_LEVELS if kind == BOOLEAN else tuple(sorted(kept))
+def learn_levels(name: str, kind: str, values: Levels | Sequence[str | None], most: int) -> Feature:
+    """The `most` commonest levels, ties by name; booleans have exactly ``false`` and ``true``.
+
+    Where there are more than 60, those of fewer than 10 rows are left out: so few rows can't move a level
+    away from the average, and would cost as much as others.
+    """
+    known = values if isinstance(values, Levels) else Levels.of(values)
+    counts = known.counts()
+    fewest = FEWEST_ROWS if np.count_nonzero(counts) > MANY_LEVELS else 1
+    by_size = sorted(range(len(counts)), key=lambda i: (-counts[i], known.names[i]))
+    common = [i for i in by_size if counts[i] >= fewest][:most]
+    levels = _TRUTH_LEVELS if kind == BOOLEAN else tuple(sorted(known.names[i] for i in common))
     none = np.empty(0)
-    return Feature(name, kind, none, none, levels, sum(counts.values()) < len(values))
+    return Feature(name, kind, none, none, levels, bool(counts.sum() < len(known)))
 
 
 @dataclass(frozen=True)
@@ -160,73 +218,3 @@ class Block:
     columns: slice
     prior: str
     """``main``, ``missing``, ``pair``: how strongly it is held to zero."""
-
-
-def main_tables(feature: Feature, place: Place, weights: Array) -> list[tuple[str, Array]]:
-    """Basis tables of a feature's own effect, each of shape (n_rows, n_columns), centred on the data.
-
-    Numbers get a line in their rank, hat functions on it, and a flag for missing values; booleans a
-    contrast and a flag; categories a column per level, missing being one of them.
-    """
-    observed = place.low != feature.missing_row
-    if feature.kind == NUMBER:
-        line = np.zeros((feature.n_rows, 1))
-        line[: feature.n_known, 0] = feature.ranks
-        hats = np.zeros((feature.n_rows, N_HATS))
-        tops = np.linspace(-1, 1, N_HATS)
-        width = tops[1] - tops[0]
-        hats[: feature.n_known] = np.maximum(0, 1 - np.abs(feature.ranks[:, None] - tops[None, :]) / width)
-        parts = [("main", line)] if feature.n_known > 1 else []
-        parts += [("main", hats)] if feature.n_known > 2 else []
-    elif feature.kind == BOOLEAN:
-        contrast = np.zeros((feature.n_rows, 1))
-        contrast[:2, 0] = (-1.0, 1.0)
-        parts = [("main", contrast)]
-    else:
-        levels = np.zeros((feature.n_rows, feature.n_known + feature.had_missing))
-        np.fill_diagonal(levels, 1.0)
-        return [("main", levels)]
-    tables = [(prior, _centred(table, feature, place, weights, observed)) for prior, table in parts]
-    if feature.had_missing:
-        flag = np.zeros((feature.n_rows, 1))
-        flag[feature.missing_row] = 1.0
-        tables.append(("missing", flag))
-    return tables
-
-
-def low_table(feature: Feature, place: Place, weights: Array, most_levels: int = 12) -> Array | None:
-    """A few columns that stand for a feature inside a pair, shape (n_rows, k), or None where it has none.
-
-    Missing values and unseen levels are zero: a pair says nothing about them.
-    """
-    observed = place.low != feature.missing_row
-    if feature.kind == NUMBER:
-        if feature.n_known < 2:
-            return None
-        columns = [feature.ranks] + ([2.0 * feature.ranks**2 - 1.0] if feature.n_known > 2 else [])
-        table = np.zeros((feature.n_rows, len(columns)))
-        table[: feature.n_known] = np.column_stack(columns)
-    elif feature.kind == BOOLEAN:
-        table = np.zeros((feature.n_rows, 1))
-        table[:2, 0] = (-1.0, 1.0)
-    else:
-        if not 2 <= feature.n_known <= most_levels:
-            return None
-        table = np.zeros((feature.n_rows, feature.n_known))
-        np.fill_diagonal(table, 1.0)
-    return _centred(table, feature, place, weights, observed)
-
-
-def _centred(
-    table: Array, feature: Feature, place: Place, weights: Array, observed: NDArray[np.bool_]
-) -> Array:
-    """Subtract the weighted mean over the observed rows; missing and unseen stay zero."""
-    total = weights[observed].sum()
-    if total <= 0:
-        return table
-    at = Place(place.low[observed], place.high[observed], place.weight[observed])
-    mass = np.bincount(at.low, weights[observed] * (1 - at.weight), feature.n_rows)
-    mass += np.bincount(at.high, weights[observed] * at.weight, feature.n_rows)
-    centred = table.copy()
-    centred[: feature.n_known] -= (mass @ table) / total
-    return centred

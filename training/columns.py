@@ -1,6 +1,6 @@
 """A DataFrame as the model sees it: each column a number, a yes/no or a category."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,9 +8,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.problems import UserError
-from training.basis import BOOLEAN, CATEGORY, NUMBER, Array
+from training.basis import BOOLEAN, CATEGORY, NUMBER, Array, Levels
 
-Columns = Mapping[str, "Array | list[str | None]"]
+Values = Array | Levels
+Columns = Mapping[str, Values]
+
+_LARGEST = 1e300
+_NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
+_MOMENTS = ("datetime", "datetime64", "date", "time", "timedelta", "timedelta64")
 
 
 @dataclass(frozen=True)
@@ -21,26 +26,39 @@ class ColumnKinds:
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> "ColumnKinds":
-        """Kinds by dtype: booleans are yes/no, numbers numbers, everything else categories."""
+        """Kinds by dtype: booleans are yes/no, numbers numbers, everything else categories.
+
+        A column of objects is what all of its values are; where they differ, it is a category of their texts.
+
+        Raises
+        ------
+        UserError
+            A column holds dates, durations or complex numbers.
+        """
         return cls({str(name): _kind(frame[name]) for name in frame.columns})
 
-    def read(self, frame: pd.DataFrame) -> dict[str, "Array | list[str | None]"]:
-        """Arrays of floats (NaN is missing) or lists of texts (None is missing), in the model's order.
+    def read(self, frame: pd.DataFrame) -> dict[str, Values]:
+        """Floats (NaN is missing) or levels for each column, in the model's order.
 
         Raises
         ------
         UserError
             A column is missing, or holds texts where the model learned numbers.
         """
-        names = [str(name) for name in frame.columns]
-        missing = [name for name in self.kinds if name not in names]
+        return dict(self.each(frame))
+
+    def each(self, frame: pd.DataFrame) -> Iterator[tuple[str, Values]]:
+        """One column after the other, as `read` has them, so that not all need be held at once."""
+        position = {str(name): i for i, name in enumerate(frame.columns)}
+        missing = [name for name in self.kinds if name not in position]
         if missing:
             raise UserError(
                 f"X lacks {len(missing)} of the model's {len(self.kinds)} columns: {', '.join(missing[:5])}. "
                 "Give every column that the model was fitted on; a missing value is fine."
             )
-        frame = frame.set_axis(names, axis="columns")
-        return {name: _read(frame[name], kind) for name, kind in self.kinds.items()}
+        for name, kind in self.kinds.items():
+            column = frame.iloc[:, position[name]]
+            yield name, _numbers(name, column) if kind == NUMBER else _levels(column, kind)
 
 
 def as_frame(X: object) -> pd.DataFrame:
@@ -49,83 +67,95 @@ def as_frame(X: object) -> pd.DataFrame:
     Raises
     ------
     UserError
-        Not two-dimensional, empty, or with two columns of one name.
+        Not two-dimensional, sparse, empty, or with two columns of one name.
     """
     if not isinstance(X, pd.DataFrame):
+        if hasattr(X, "tocsr"):
+            raise UserError(
+                "X is a sparse matrix; give a DataFrame or a dense array, for example X.toarray()."
+            )
         array = np.asarray(X)
         if array.ndim != 2:
-            raise UserError(f"X should be a DataFrame or a 2-d array; came {array.ndim} dimension(s).")
-        X = pd.DataFrame(array, columns=[f"x{i}" for i in range(array.shape[1])]).infer_objects()
-    if not X.columns.is_unique:
-        twice = X.columns[X.columns.duplicated()][0]
-        raise UserError(f"X has the column '{twice}' twice; rename or drop one.")
+            raise UserError(
+                f"X should be a DataFrame or a 2-d array; came {array.ndim} dimension(s). Reshape your data: "
+                "X.reshape(-1, 1) if it is one feature, X.reshape(1, -1) if it is one row."
+            )
+        X = pd.DataFrame(array, columns=[f"x{i}" for i in range(array.shape[1])], copy=False).infer_objects()
+    names = pd.Index([str(name) for name in X.columns])
+    if not names.is_unique:
+        raise UserError(f"X has the column '{names[names.duplicated()][0]}' twice; rename or drop one.")
     if X.shape[1] == 0:
-        raise UserError("X has no columns; give at least one feature.")
+        raise UserError(f"X has no columns: 0 feature(s) (shape={X.shape}) while a minimum of 1 is required.")
     return X
 
 
-def nuisance_matrix(columns: Columns, kinds: ColumnKinds, most_levels: int = 60) -> tuple[Array, list[bool]]:
-    """One matrix of floats for boosting: levels as codes; columns with more levels are left out.
-
-    Returns
-    -------
-    matrix of shape (n, k), and for each of its columns whether its numbers are codes of levels
-    """
-    parts: list[Array] = []
-    is_code: list[bool] = []
-    for name, kind in kinds.kinds.items():
-        values = columns[name]
-        if kind == NUMBER:
-            if not np.isnan(numbers := np.asarray(values, dtype=float)).all():
-                parts.append(numbers)
-                is_code.append(False)
-            continue
-        codes, levels = pd.factorize(np.asarray(values, dtype=object), sort=True)
-        if 1 <= len(levels) <= most_levels:
-            parts.append(np.where(codes < 0, np.nan, codes.astype(float)))
-            is_code.append(kind == CATEGORY and len(levels) > 1)
-    n = len(next(iter(columns.values())))
-    return (np.column_stack(parts) if parts else np.zeros((n, 1))), (is_code or [False])
-
-
-def codes_of(values: Sequence[object] | NDArray | pd.Series) -> NDArray[np.int64]:
+def codes_of(labels: Sequence[object] | NDArray | pd.Series) -> NDArray[np.int64]:
     """Codes 0, 1, ... for labels, in the labels' own order (as texts), so that row order does not matter."""
-    return pd.factorize(pd.Series(np.asarray(values)).astype(str), sort=True)[0].astype(np.int64)
+    codes, uniques = pd.factorize(pd.Series(np.asarray(labels)), use_na_sentinel=False)
+    names = np.array([str(label) for label in uniques], dtype=object)
+    return np.unique(names, return_inverse=True)[1][codes].astype(np.int64)
 
 
 def _kind(column: pd.Series) -> str:
+    if isinstance(column.dtype, pd.CategoricalDtype | pd.StringDtype):
+        return CATEGORY
     if pd.api.types.is_bool_dtype(column.dtype):
         return BOOLEAN
+    if pd.api.types.is_complex_dtype(column.dtype):
+        raise UserError(f"X: column '{column.name}': Complex data not supported; give real numbers.")
     if pd.api.types.is_numeric_dtype(column.dtype):
         return NUMBER
-    present = column.dropna()
-    if len(present) and present.map(type).isin([bool, np.bool_]).all():
-        return BOOLEAN
-    return CATEGORY
+    inferred = pd.api.types.infer_dtype(column, skipna=True)
+    if inferred in _MOMENTS:
+        raise UserError(
+            f"X: column '{column.name}' holds dates or times, which would each be a value of their own. Give "
+            "numbers instead, such as days until the decision, or the month as a text; or drop it."
+        )
+    return BOOLEAN if inferred == "boolean" else NUMBER if inferred in _NUMBERS else CATEGORY
 
 
-def _read(column: pd.Series, kind: str) -> "Array | list[str | None]":
-    if kind == NUMBER:
-        try:
-            values = (
-                pd.to_numeric(column, errors="raise").astype("float64").to_numpy(dtype=float, na_value=np.nan)
-            )
-        except (TypeError, ValueError):
-            raise UserError(
-                f"X: column '{column.name}' should hold numbers, as in training; came texts. "
-                "Convert it, or leave the cells empty."
-            ) from None
-        if np.isinf(values).any():
-            raise UserError(f"X: column '{column.name}' holds infinite numbers; leave those cells empty.")
-        return np.asarray(values, dtype=float)
-    missing = column.isna().to_numpy()
-    texts = column.astype(object).to_numpy()
-    if kind == BOOLEAN:
-        return [None if gone else _truth(text) for text, gone in zip(texts, missing, strict=True)]
-    return [None if gone else str(text) for text, gone in zip(texts, missing, strict=True)]
+def _numbers(name: str, column: pd.Series) -> Array:
+    try:
+        if column.dtype == object:
+            column = pd.to_numeric(column, errors="raise")
+        values = column.astype("float64").to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"X: column '{name}' should hold numbers, as in training; came texts. "
+            "Convert it, or leave the cells empty."
+        ) from None
+    if (np.abs(values) > _LARGEST).any():
+        raise UserError(
+            f"X: column '{name}' holds infinite numbers, or some beyond {_LARGEST:g}; "
+            "leave those cells empty."
+        )
+    return np.asarray(values, dtype=float)
+
+
+def _levels(column: pd.Series, kind: str) -> Levels:
+    """Codes of the texts that are there, in the texts' own order."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes, uniques = column.cat.codes.to_numpy(), column.cat.categories
+    else:
+        if column.dtype == object:  # 1 and True are one key, and two texts
+            column = column.map(_text, na_action="ignore")
+        codes, uniques = pd.factorize(column)
+    text = _truth if kind == BOOLEAN else _text
+    texts = np.array([text(value) for value in uniques], dtype=object)
+    there = np.unique(codes[codes >= 0])
+    names = sorted(set(texts[there]))
+    of_name = {name: i for i, name in enumerate(names)}
+    new = np.array([*(of_name.get(text, -1) for text in texts), -1], dtype=np.int32)
+    return Levels(new[codes], tuple(names))
+
+
+def _text(value: object) -> str:
+    """Whole numbers without a decimal point: an integer turns to a float where a neighbour is missing."""
+    is_whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value)) if is_whole else str(value)  # type: ignore[call-overload]
 
 
 def _truth(value: object) -> str:
-    return (
-        str(bool(value)).lower() if isinstance(value, bool | np.bool_ | int | float) else str(value).lower()
-    )
+    if isinstance(value, bool | np.bool_ | int | float | np.number):
+        return str(bool(value)).lower()
+    return {"1": "true", "0": "false"}.get(str(value), str(value).lower())

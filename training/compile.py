@@ -114,7 +114,7 @@ def _cells(
     telling = np.array(chosen_by) / max(max(chosen_by), 1e-12) + np.array(spread) / max(max(spread), 1e-12)
     best = tuple(sorted(sorted(small, key=lambda i: -telling[i])[:_CELL_FEATURES]))
     counts = np.zeros((*(features[i].n_rows for i in best), 2), dtype=np.int64)
-    np.add.at(counts, (*(places[i].low for i in best), treated.astype(np.int64)), 1)
+    np.add.at(counts, (*(places[i].low.astype(np.intp) for i in best), treated.astype(np.int64)), 1)
     return Cells(best, counts)
 
 
@@ -135,7 +135,7 @@ def _one_way(
     )
 
 
-def _one_way_rows(rows: NDArray[np.int64], treated: NDArray[np.bool_], chance: Array) -> Iterator[np.int64]:
+def _one_way_rows(rows: NDArray[np.integer], treated: NDArray[np.bool_], chance: Array) -> Iterator[np.int64]:
     seen = np.bincount(rows)
     for same, log_chance in ((treated, np.log(chance)), (~treated, np.log1p(-chance))):
         always = np.bincount(rows, weights=same) == seen

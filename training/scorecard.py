@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.basis import BOOLEAN, NUMBER, Array, Feature, Place
+from training.basis import BOOLEAN, NUMBER, Array, Feature, Levels, Place
 
 PAIR_SIGN = " × "
 Z_90 = 1.6448536269514722
@@ -187,15 +187,15 @@ class Scorecard:
 
     # Many decisions
 
-    def evaluate(self, columns: Mapping[str, Array | Sequence[str | None]]) -> Answers:
+    def evaluate(self, columns: Mapping[str, Array | Levels | Sequence[str | None]]) -> Answers:
         """Answer n decisions; `columns` maps each feature to values of shape (n,), missing as NaN or None."""
         places = [feature.locate(columns[feature.name]) for feature in self.features]
-        n = len(places[0].low)
+        n = len(places[0])
         parts = [self._evaluate_chunk(some) for some in _in_chunks(places, n)]
         return Answers(*(np.concatenate([getattr(part, name) for part in parts]) for name in _ANSWER_FIELDS))
 
     def _evaluate_chunk(self, places: Sequence[Place]) -> Answers:
-        n = len(places[0].low)
+        n = len(places[0])
         total = np.tile(self.baseline, (n, 1))
         terms = np.empty((n, len(self.term_names)))
         variance = np.full(n, self.misfit_variance)
@@ -235,7 +235,7 @@ class Scorecard:
         outcomes = np.stack([midpoint - half, midpoint + half], axis=-1)
         return np.clip(outcomes, 0.0, 1.0) if self.binary else outcomes
 
-    def _cell_counts(self, rows: tuple[NDArray[np.int64], ...], n: int) -> NDArray[np.int64]:
+    def _cell_counts(self, rows: tuple[NDArray[np.integer], ...], n: int) -> NDArray[np.int64]:
         if not rows:
             return np.tile(self.cells.counts, (n, 1))
         counts: NDArray[np.int64] = self.cells.counts[rows]

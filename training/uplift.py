@@ -13,12 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 from features.problems import UserError
 from training import model_folder
 from training.additive import fit_additive
-from training.basis import NUMBER, Array, Feature, learn_levels, learn_number
-from training.columns import ColumnKinds, Columns, as_frame, codes_of, nuisance_matrix
+from training.basis import Array
+from training.columns import ColumnKinds, Columns, as_frame, codes_of
 from training.compile import compile_scorecard
 from training.design import make_design
 from training.effect import EffectSettings, fit_effect
 from training.nuisance import Nuisances, cross_fit, scores
+from training.rows import MOST_NUISANCE_LEVELS, Rows, read_rows
 from training.scorecard import Answers, Scorecard, Support
 
 
@@ -50,6 +51,10 @@ class UpliftModel(BaseEstimator):
     Assumes that, given X, nothing else moved both the treatment and the outcome; that each row's
     treatment changed no other row's outcome; and that both choices were possible (see `support`). If the
     first fails, the uplift is biased by an amount that no interval here shows.
+
+    The same rows give the same model to 1e-9 in whatever order they come and whatever `n_jobs`. Renamed
+    partners may fall into other folds, and renamed levels of X change places: that alters predictions as
+    another `random_state` would.
     """
 
     def __init__(
@@ -102,57 +107,50 @@ class UpliftModel(BaseEstimator):
         treated, result, binary = _check_targets(len(frame), treatment, outcome)
         group_codes = _codes(groups, len(frame), "groups")
         deal_codes = _codes(deals, len(frame), "deals")
-        kinds = ColumnKinds.of(frame)
-        columns = kinds.read(frame)
         _check_nuisances(len(frame), nuisances)
-        self.nuisances_ = nuisances or cross_fit(
-            *nuisance_matrix(columns, kinds),
-            treated,
-            result,
-            group_codes if groups is not None else deal_codes,
-            binary=binary,
-            n_folds=self.n_folds,
-            seed=self.random_state,
-            n_jobs=self.n_jobs,
+        kinds = ColumnKinds.of(frame)
+        group_codes = deal_codes if group_codes is None else group_codes
+        rows = read_rows(frame, kinds, self.most_levels, treated, result, group_codes, deal_codes)
+        known = (
+            nuisances.take(rows.order)
+            if nuisances
+            else cross_fit(
+                *rows.nuisance_matrix(),
+                rows.treated,
+                rows.outcome,
+                rows.groups,
+                binary=binary,
+                n_folds=self.n_folds,
+                seed=self.random_state,
+                n_jobs=self.n_jobs,
+            )
         )
-        self._fit_tables(kinds, columns, treated, result, deal_codes, binary)
-        self.feature_names_in_ = np.array(list(kinds.kinds), dtype=object)
-        self.n_features_in_ = len(kinds.kinds)
-        self._adopt(self.scorecard_)
+        self._adopt(self._fit_tables(rows, known, binary))
+        self.nuisances_ = nuisances or known.take(np.argsort(rows.order))
         return self
 
-    def _fit_tables(
-        self,
-        kinds: ColumnKinds,
-        columns: Columns,
-        treated: NDArray[np.bool_],
-        result: Array,
-        deals: NDArray[np.int64],
-        binary: bool,
-    ) -> None:
-        view = scores(self.nuisances_, treated, result)
-        features = _learn_features(kinds, columns, self.most_levels)
-        places = [feature.locate(columns[feature.name]) for feature in features]
-        design = make_design(features, places, view.doubly_robust_weight)
+    def _fit_tables(self, rows: Rows, nuisances: Nuisances, binary: bool) -> Scorecard:
+        view = scores(nuisances, rows.treated, rows.outcome)
+        design = make_design(rows.features, rows.places, view.doubly_robust_weight)
         posterior = fit_effect(
             design,
-            places,
+            rows.places,
             [(view.doubly_robust, view.doubly_robust_weight), (view.residual, view.residual_weight)],
-            deals,
-            float(np.std(result)),
+            rows.deals,
+            float(np.std(rows.outcome)),
             EffectSettings(draws=self.draws, most_pairs=self.most_pairs),
             np.random.default_rng(self.random_state),
         )
-        midpoint = (self.nuisances_.step_back + self.nuisances_.step_in) / 2
-        self.scorecard_ = compile_scorecard(
+        midpoint = (nuisances.step_back + nuisances.step_in) / 2
+        return compile_scorecard(
             posterior,
-            places,
-            fit_additive(design, places, midpoint, logistic=binary),
-            fit_additive(design, places, treated.astype(float), logistic=True),
-            treated,
+            rows.places,
+            fit_additive(design, rows.places, midpoint, logistic=binary),
+            fit_additive(design, rows.places, rows.treated.astype(float), logistic=True),
+            rows.treated,
             binary,
             Support(self.least_propensity),
-            self.nuisances_.propensity,
+            nuisances.propensity,
         )
 
     def _adopt(self, card: Scorecard) -> None:
@@ -242,22 +240,19 @@ def cross_fit_for_judging(
     """Out-of-fold nuisances of all rows of X, with grouped folds: what held-out scores are made of."""
     frame = as_frame(X)
     treated, result, binary = _check_targets(len(frame), treatment, outcome)
-    kinds = ColumnKinds.of(frame)
-    matrix, is_code = nuisance_matrix(kinds.read(frame), kinds)
-    return cross_fit(
-        matrix, is_code, treated, result, codes_of(groups), binary=binary, seed=seed, n_jobs=n_jobs
+    rows = read_rows(
+        frame, ColumnKinds.of(frame), MOST_NUISANCE_LEVELS, treated, result, codes_of(groups), None
     )
-
-
-def _learn_features(kinds: ColumnKinds, columns: Columns, most_levels: int) -> list[Feature]:
-    features = []
-    for name, kind in kinds.kinds.items():
-        values = columns[name]
-        if kind == NUMBER:
-            features.append(learn_number(name, np.asarray(values, dtype=float)))
-        else:
-            features.append(learn_levels(name, kind, list(values), most_levels))
-    return features
+    made = cross_fit(
+        *rows.nuisance_matrix(),
+        rows.treated,
+        rows.outcome,
+        rows.groups,
+        binary=binary,
+        seed=seed,
+        n_jobs=n_jobs,
+    )
+    return made.take(np.argsort(rows.order))
 
 
 def _check_targets(
@@ -298,9 +293,9 @@ def _only(array: Array) -> str:
     return f"{array[0]:g}" if len(array) else "none"
 
 
-def _codes(labels: NDArray | pd.Series | None, n: int, name: str) -> NDArray[np.int64]:
+def _codes(labels: NDArray | pd.Series | None, n: int, name: str) -> NDArray[np.int64] | None:
     if labels is None:
-        return np.arange(n)
+        return None
     if len(labels) != n:
         raise UserError(f"{name} has {len(labels)} values for {n} rows of X; give one for each row.")
     return codes_of(labels)

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from features.problems import UserError
-from training.columns import ColumnKinds, nuisance_matrix
+from training.columns import ColumnKinds
 from training.folds import grouped_folds
 from training.nuisance import Nuisances, cross_fit, scores
+from training.rows import read_rows
 
 
 def test_a_partner_is_predicted_only_by_models_that_never_saw_it():
@@ -74,6 +75,7 @@ def test_propensities_are_clipped_and_the_clipped_are_counted():
 def test_columns_with_many_levels_are_left_to_the_effect_model(make_world):
     world = make_world(500, seed=0, partners=200)
     kinds = ColumnKinds.of(world.X)
-    matrix, is_code = nuisance_matrix(kinds.read(world.X), kinds)
+    rows = read_rows(world.X, kinds, 300, world.treatment, world.outcome, None, None)
+    matrix, is_code = rows.nuisance_matrix()
     assert matrix.shape == (500, len(world.X.columns) - 1)
     assert sum(is_code) == 1

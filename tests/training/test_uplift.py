@@ -56,7 +56,7 @@ def test_baseline_and_terms_add_up_to_the_prediction(world, model):
 def test_the_term_that_matters_has_the_largest_part_and_noise_has_none(world, model):
     spread = model.explain(world.X).std()
     assert {"first_sale", "tenure", "complexity"} <= set(spread.nlargest(3).index)
-    assert spread["noise"] < 0.006
+    assert spread["noise"] < 0.01
 
 
 def test_outcomes_are_probabilities_that_differ_by_the_uplift(world, model):
@@ -111,6 +111,25 @@ def test_the_same_seed_gives_the_same_model_whatever_the_order_of_the_rows(make_
     )
     np.testing.assert_array_equal(first.predict(world.X), again.predict(world.X))
     np.testing.assert_allclose(first.predict(world.X), other.predict(world.X), rtol=0, atol=1e-9)
+
+
+def test_neither_threads_nor_row_order_nor_names_of_deals_change_the_model(make_world):
+    world = make_world(1500, seed=11)
+    deal, settings = np.arange(1500) // 2, {"draws": 30, "random_state": 5}
+    args = (world.X, world.treatment, world.outcome)
+    mixed = np.random.default_rng(1).permutation(1500)
+    for groups in (world.partner, None):
+        first = UpliftModel(**settings).fit(*args, groups, deals=None if groups is None else deal)
+        other = UpliftModel(**settings, n_jobs=2).fit(
+            world.X.iloc[mixed],
+            world.treatment[mixed],
+            world.outcome[mixed],
+            None if groups is None else groups[mixed],
+            deals=None if groups is None else -deal[mixed],
+        )
+        np.testing.assert_allclose(other.predict(world.X), first.predict(world.X), rtol=0, atol=1e-9)
+        np.testing.assert_allclose(other.answers(world.X).sd, first.answers(world.X).sd, rtol=0, atol=1e-9)
+        np.testing.assert_array_equal(other.nuisances_.step_in, first.nuisances_.step_in[mixed])
 
 
 def test_a_partner_never_seen_gets_the_average_and_a_wider_interval(make_world):
