@@ -64,6 +64,8 @@ def _asked() -> argparse.ArgumentParser:
 def _run(given: argparse.Namespace) -> None:
     results = runs.Results(given.results)
     everything = given.worlds is None and not (given.lalonde or given.scaling is not None or given.hillstrom)
+    if everything or given.worlds:
+        results.put(runs.environment())
     _compare(given, results, everything)
     if given.hillstrom:
         for line in hillstrom.compare(given.hillstrom, given.learners):

@@ -36,11 +36,16 @@ def compare_averages() -> list[dict[str, Any]]:
     pooled, trial = real.lalonde()
     stepin = Stepin()
     stepin.fit(pooled)
-    supported, in_trial = stepin.model.support(pooled.X), stepin.model.support(trial.X)
-    treated = pooled.treatment
+    answers, in_trial = stepin.model.answers(pooled.X), stepin.model.support(trial.X)
+    supported, treated = answers.supported, pooled.treatment
+    least = stepin.model.least_propensity
+    rarely, nearly_always = answers.propensity < least, answers.propensity > 1 - least
     about = {
         "rows": len(pooled),
         "supported": int(supported.sum()),
+        "rarely": int(rarely.sum()),
+        "nearly_always": int(nearly_always.sum()),
+        "few_alike": int((~supported & ~rarely & ~nearly_always).sum()),
         "treated": int(treated.sum()),
         "treated_supported": int((treated & supported).sum()),
         "controls_supported": int((~treated & supported).sum()),

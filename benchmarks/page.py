@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.peers import ENTRIES
 from benchmarks.words import HEAD, LALONDE, NOTES, SETTINGS, TITLES
@@ -16,21 +15,47 @@ from benchmarks.words import HEAD, LALONDE, NOTES, SETTINGS, TITLES
 Run = dict[str, Any]
 OURS = "stepin"
 NOT_PEERS = (OURS, "constant")
-PACKAGES = ("stepin", "econml", "causalml", "metalearners", "lightgbm", "scikit-learn", "numpy", "pandas")
 
 
 def write(runs: Sequence[Run]) -> str:
     """The whole page as Markdown."""
-    parts = [HEAD, _made_on(), SETTINGS, _settings_table()]
     compared = [run for run in runs if run["table"] == "worlds"]
-    for world, title in TITLES.items():
-        sizes = sorted({run["rows"] for run in compared if run["world"] == world})
-        if sizes:
-            parts.append(f"## {title}")
-        for rows in sizes:
-            parts.append(_one_size(world, [r for r in compared if (r["world"], r["rows"]) == (world, rows)]))
+    blocks = {}
+    for world in TITLES:
+        for rows in sorted({run["rows"] for run in compared if run["world"] == world}):
+            blocks[world, rows] = [r for r in compared if (r["world"], r["rows"]) == (world, rows)]
+    parts = [HEAD, _made_on(runs), _summary(blocks), SETTINGS, _settings_table()]
+    for (world, rows), block in blocks.items():
+        first = min(size for name, size in blocks if name == world)
+        parts += [f"## {TITLES[world]}" if rows == first else "", _one_size(world, block)]
     parts += [_hillstrom(runs), _lalonde(runs), _scaling(runs)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _summary(blocks: dict[tuple[str, int], list[Run]]) -> str:
+    """One line for each world and size: stepin, the best peer, and how far apart."""
+    lines = []
+    for (world, rows), runs in blocks.items():
+        of = _by_learner(runs)
+        ours, best = of.get(OURS, []), best_peer(of)
+        if not ours or best is None or "rmse" not in ours[0]:
+            continue
+        name = TITLES[world].split(":")[0]
+        cells = [_COLUMNS["error"](ours), best, _COLUMNS["error"](of[best])]
+        gaps = _gaps(ours, of[best])
+        better = f"{int((gaps > 0).sum())} of {len(gaps)}" if len(gaps) else "–"
+        lines.append(
+            [name, f"{rows:,}", *cells, better, mean("coverage", ".0%")(ours), mean("cpu", ".1f")(ours)]
+        )
+    if not lines:
+        return ""
+    head = ["world", "rows", "stepin's error", "best peer", "its error", "seeds won", "90% covers", "CPU s"]
+    return "## In short\n\n" + table(head, lines)
+
+
+def _by_learner(runs: list[Run]) -> dict[str, list[Run]]:
+    of = {entry.name: [run for run in runs if run["learner"] == entry.name] for entry in ENTRIES}
+    return {name: found for name, found in of.items() if found}
 
 
 # One world, one size
@@ -38,8 +63,7 @@ def write(runs: Sequence[Run]) -> str:
 
 def _one_size(world: str, runs: list[Run]) -> str:
     rows, seeds = runs[0]["rows"], sorted({run["seed"] for run in runs})
-    of = {name: [r for r in runs if r["learner"] == name] for name in (entry.name for entry in ENTRIES)}
-    of = {name: found for name, found in of.items() if found}
+    of = _by_learner(runs)
     title = f"### {rows:,} rows, {'seeds' if len(seeds) > 1 else 'seed'} {_listed(seeds)}"
     verdict = paired_verdict(of, varies=any(run.get("r2") is not None for run in runs))
     note = NOTES.get((world, rows), "")
@@ -101,41 +125,52 @@ def _order(runs: list[Run]) -> float:
     return float(np.mean(errors)) if errors else math.inf
 
 
+def best_peer(of: dict[str, list[Run]]) -> str | None:
+    """The peer with the least mean error; None where none has ended."""
+    ended = {name: _order(runs) for name, runs in of.items() if name not in NOT_PEERS}
+    best = min(ended, key=lambda name: ended[name], default=None)
+    return best if best is not None and ended[best] < math.inf else None
+
+
+def _gaps(ours: list[Run], theirs: list[Run]) -> NDArray[np.float64]:
+    """Their error less ours in points, for each seed that both have ended."""
+    of = {run["seed"]: run["rmse"] for run in ours if "rmse" in run}
+    return np.array([100 * (r["rmse"] - of[r["seed"]]) for r in theirs if "rmse" in r and r["seed"] in of])
+
+
 def paired_verdict(of: dict[str, list[Run]], varies: bool = True) -> str:
     """How stepin compares with the most accurate peer, seed by seed on the same data.
 
     Where all effects are equal, no peer is named: the spread of the effects is the figure to read.
     """
-    ours = {run["seed"]: run for run in of.get(OURS, []) if "rmse" in run}
-    peers = {name: runs for name, runs in of.items() if name not in NOT_PEERS and _order(runs) < math.inf}
-    if not ours or not peers or not varies:
+    best = best_peer(of)
+    ours = [run for run in of.get(OURS, []) if "rmse" in run]
+    if best is None or not ours or not varies:
         return ""
-    best = min(peers, key=lambda name: _order(peers[name]))
-    theirs = {run["seed"]: run for run in peers[best] if "rmse" in run}
-    seeds = sorted(ours.keys() & theirs.keys())
-    if not seeds:
+    gaps = _gaps(ours, of[best])
+    if not len(gaps):
         return ""
-    gaps = np.array([100 * (theirs[seed]["rmse"] - ours[seed]["rmse"]) for seed in seeds])
     spread_of = f" (standard deviation {np.std(gaps, ddof=1):.2f})" if len(gaps) > 1 else ""
     better = f"in {int((gaps > 0).sum())} of {len(gaps)} seeds" if len(gaps) > 1 else "on the one seed"
+    if len(gaps) == 1 and gaps[0] <= 0:
+        better = "nowhere"
     return (
         f"The best peer's error ({best}) less stepin's, on the same data: {gaps.mean():+.2f} points"
-        f"{spread_of}; stepin's is smaller {better}. {_cost(ours, peers)}"
-    ).strip()
+        f"{spread_of}; stepin's is smaller {better}. {_cost(ours, of)}"
+    )
 
 
-def _cost(ours: dict[int, Run], peers: dict[str, list[Run]]) -> str:
+def _cost(ours: list[Run], of: dict[str, list[Run]]) -> str:
     """CPU time against the fastest peer whose R² is within 0.02 of ours, or better."""
-    r2 = np.mean([run["r2"] for run in ours.values()])
-    close = {}
-    for name, runs in peers.items():
+    r2, close = np.mean([run["r2"] for run in ours]), {}
+    for name, runs in of.items():
         done = [run for run in runs if run.get("r2") is not None]
-        if done and np.mean([run["r2"] for run in done]) >= r2 - 0.02:
+        if name not in NOT_PEERS and done and np.mean([run["r2"] for run in done]) >= r2 - 0.02:
             close[name] = float(np.mean([run["cpu"] for run in done]))
     if not close:
         return "No peer comes within 0.02 R² of it."
     name = min(close, key=lambda key: close[key])
-    ratio = float(np.mean([run["cpu"] for run in ours.values()])) / close[name]
+    ratio = float(np.mean([run["cpu"] for run in ours])) / close[name]
     return f"CPU time: {ratio:.2f} times that of {name}, the fastest peer within 0.02 R² of it."
 
 
@@ -227,14 +262,9 @@ def _settings_table() -> str:
     )
 
 
-def _made_on() -> str:
-    found = []
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return f"Made with Python {platform.python_version()}, {', '.join(found)}."
+def _made_on(runs: Sequence[Run]) -> str:
+    found = [run for run in runs if run["table"] == "environment"]
+    return f"Made with {found[-1]['words']}." if found else ""
 
 
 def _listed(seeds: list[int]) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import platform
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ Make = Callable[[int, int], World]
 ROOT = Path(__file__).parents[1]
 IBM = ROOT.parent / "shared" / "data" / "ibm_win_loss" / "sales_win_loss.csv.gz"
 IBM_COLUMNS = ROOT / "examples" / "ibm_win_loss.toml"
+PACKAGES = ("econml", "causalml", "metalearners", "lightgbm", "scikit-learn", "numpy", "pandas")
 KEY = ("table", "world", "rows", "seed", "learner")
 
 
@@ -64,6 +68,19 @@ def makers(ibm: Path = IBM) -> dict[str, Make]:
     if ibm.exists():
         made["ibm"] = lambda n, seed: real.planted_on(ibm, IBM_COLUMNS, n, seed)
     return made
+
+
+def environment() -> dict[str, Any]:
+    """What the runs were made with, in words."""
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"no {name}")
+    machine = f"{os.cpu_count()} cores ({platform.machine()}, {platform.system()})"
+    words = f"Python {platform.python_version()}, {', '.join(found)}, on {machine}"
+    return {"table": "environment", "words": words}
 
 
 def compare(

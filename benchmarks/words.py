@@ -43,9 +43,10 @@ LALONDE = """## LaLonde's job training
 survey; outcome: earnings in 1978, dollars (standard errors in brackets). The trial had controls of its own:
 what it says is the benchmark.
 
-Support, by stepin's own rule (propensity between 0.05 and 0.95, both choices seen among similar people):
-{supported:,} rows, {treated_supported} of the {treated} trained and {controls_supported:,} of the CPS's
-people. The others are named unsupported, and get no estimate. The question that trial and survey share is the
+Support, by stepin's own rules: {supported:,} rows, {treated_supported} of the {treated} trained and
+{controls_supported:,} of the CPS's people. The others get no estimate: {rarely:,} would be trained with a
+chance below 0.05, {nearly_always:,} with one above 0.95, and of {few_alike:,} more too few alike were seen
+both ways. The question that trial and survey share is the
 effect on the trained: people of the CPS are others than those whom the trial took. The same rule was
 therefore applied to both arms of the trial ({trial_supported} of {trial} rows), among whom chance decided.
 Peers and `stepin`: the mean of their effects over the same trained people; `stepin, doubly robust`: the

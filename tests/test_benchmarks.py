@@ -59,7 +59,7 @@ def test_the_truth_is_what_weighting_by_the_true_propensity_finds(name):
     d = MADE[name](100_000, 5).train
     both_ways = d.propensity < 0.98
     own, stage = weighted_by_chance(d), d.X["stage"].astype(str).to_numpy()
-    for cell in (both_ways, *(both_ways & (stage == one) for one in np.unique(stage))):
+    for cell in (both_ways, *(both_ways & (stage == name) for name in np.unique(stage))):
         se = own[cell].std() / np.sqrt(cell.sum())
         assert abs(own[cell].mean() - d.uplift[cell].mean()) < 3 * se < 0.04
     naive = d.outcome[d.treatment].mean() - d.outcome[~d.treatment].mean()
@@ -286,18 +286,25 @@ def test_the_page_shows_mean_and_spread_and_the_paired_difference():
     made += [run("EconML DRLearner", s, 0.2, r2=-1.0) for s in (0, 1)]
     text = page.write(made)
     assert "| **stepin** | 5.50 ± 0.71 | 0.50 |" in text
-    assert text.index("| **stepin**") < text.index("| CausalML X-learner | 7.00") < text.index("20.00 ± 0.00")
+    first, *others = (text.index(row) for row in ("| **stepin**", "| CausalML X-learner | 7.00", "| 20.00 ±"))
+    assert [first, *others] == sorted([first, *others])
     assert (
         "The best peer's error (CausalML X-learner) less stepin's, on the same data: +1.50 points (standard "
         "deviation 0.71); stepin's is smaller in 2 of 2 seeds. CPU time: 0.67 times that of CausalML "
         "X-learner, the fastest peer within 0.02 R² of it." in text
     )
-    assert "| 90% |" in text
+    assert (
+        "| Smooth world | 5,000 | 5.50 ± 0.71 | CausalML X-learner | 7.00 ± 1.41 | 2 of 2 | 90% | 2.0 |"
+        in text
+    )
 
 
 def test_the_page_says_so_where_stepin_is_worse():
     made = [run("stepin", 0, 0.09), run("EconML DRLearner", 0, 0.08), run("constant", 0, 0.01)]
-    assert "(EconML DRLearner) less stepin's, on the same data: -1.00 points;" in page.write(made)
+    assert (
+        "(EconML DRLearner) less stepin's, on the same data: -1.00 points; stepin's is smaller nowhere."
+        in page.write(made)
+    )
 
 
 def test_a_run_that_was_ended_is_shown_with_its_reason():
@@ -399,3 +406,25 @@ def test_lalondes_tables_are_those_of_the_trial():
     assert (len(pooled), pooled.treatment.sum(), len(trial)) == (16_177, 185, 445)
     own = lalonde.difference(trial, np.ones(445, dtype=bool))
     assert (own.value, own.se) == pytest.approx((1794.34, 671.0), abs=0.05)
+
+
+def test_the_command_writes_the_page_from_what_is_on_file(tmp_path):
+    runs.Results(tmp_path / "r.jsonl").put(run("stepin", 0, 0.05))
+    ended = bench("--worlds", "--results", tmp_path / "r.jsonl", "--out", tmp_path / "page.md")
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert "| **stepin** | 5.00 |" in (tmp_path / "page.md").read_text()
+
+
+def test_the_command_refuses_a_world_that_it_does_not_know(tmp_path):
+    ended = bench("--worlds", "moon", "--out", tmp_path / "page.md")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(
+        "no world is called 'moon' here; known: crm, smooth, sharp, constant, zero"
+    )
+    assert not (tmp_path / "page.md").exists()
+
+
+def bench(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
