@@ -416,9 +416,11 @@ def _named_model(model: str) -> dict[str, str]:
 def _outcome_lines(trained: Any, run: Any) -> Iterator[str]:
     evaluation, folder = trained.evaluation, trained.folder
     learned = trained.facts["learned_from"]
+    judged = learned["held_out"]
     yield (
-        f"Learned from {learned['decisions']:,} decisions. The same recipe, learning from older ones, was "
-        f"judged on {learned['held_out']['decisions']:,} newer ones."
+        f"Learned from {learned['decisions']:,} decisions. The same recipe was judged on "
+        f"{judged['decisions']:,} of them, by models that had "
+        f"{'seen older ones only.' if judged['by_time'] else 'not seen them.'}"
     )
     yield from _left_out_line(learned["left_out_columns"])
     yield evaluation.verdict

@@ -141,5 +141,9 @@ def _in_unit(estimate: Estimate, kind: str, outcome: str) -> dict[str, str]:
     factor = {"binary": 100.0, "squared": unit(outcome)[1] ** 2}.get(kind, 1.0)
     value, lo, hi = (f"{factor * x:+.3g}" for x in (estimate.value, estimate.lo, estimate.hi))
     words = {"binary": " points", "squared": " sq. points" if outcome == "binary" else " (unit squared)"}
-    chance = "" if kind == "squared" else f"{estimate.p_positive:.3f}"
-    return {"value": value + words.get(kind, ""), "span": f"{lo} to {hi}", "p": chance}
+    chance = "< 0.001" if estimate.p_positive < 0.001 else f"{estimate.p_positive:.3f}"
+    return {
+        "value": value + words.get(kind, ""),
+        "span": f"{lo} to {hi}",
+        "p": "" if kind == "squared" else chance,
+    }

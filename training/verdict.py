@@ -46,8 +46,8 @@ def verdict(evidence: str, average: Estimate, gains: dict[str, Estimate], outcom
         )
     if evidence == AVERAGE_ONLY:
         return (
-            f"Stepping in changes {what} by {mean} on average; that it helps some deals more than "
-            "others can't be told from chance, so the advice rests on the average alone."
+            f"Stepping in changes {what} by {mean} on average; on deals that it had not seen, the model "
+            "did not beat that one number for all, so the advice rests on the average alone."
         )
     return (
         f"The evidence is not enough: stepping in changes {what} by {mean} on average over {average.n} "

@@ -143,6 +143,8 @@ def test_fifths_and_slopes_are_taken_within_blocks():
     assert set(within["n"]) == {1_800}
     assert calibration_slope(said, phi, groups, blocks).contains(1)
     assert calibration_slope(said, phi, groups).hi < 0.5
+    assert best_linear_predictor(said, phi, groups, blocks)["difference"].contains(1)
+    assert best_linear_predictor(said, phi, groups)["difference"].hi < 0.5
 
 
 @pytest.mark.parametrize(("level", "stretch"), [(1.0, 1.0), (2.0, 1.0), (1.0, 2.0)])
