@@ -155,7 +155,7 @@ def _consecutive(decisions: DecisionTable, seed: int, fresh_only: bool = False) 
     usual = gap.groupby(rows["stage"].fillna("").to_numpy()[first]).transform("median")
     quick = (gap < usual).to_numpy(dtype=float)
     kept = _untouched(decisions, first, second) if fresh_only else np.ones(len(first), dtype=bool)
-    kept[kept] = whole_deals(rows["deal_id"].to_numpy(dtype=str)[first[kept]], MOST_ROWS, seed)
+    kept[kept] = whole_deals(rows["deal_id"].iloc[first[kept]], MOST_ROWS, seed)
     return _Pairs(pick(decisions, first[kept]), pick(decisions, second[kept]), quick[kept])
 
 

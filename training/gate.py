@@ -98,7 +98,7 @@ def refuse_no_overlap(
     not refused here as long as nobody can tell when.
     """
     treated = decisions.treatment
-    deals = decisions.rows["deal_id"].to_numpy(dtype=str)
+    deals = decisions.rows["deal_id"]
     seen = open_choice(decisions.X, treated, propensity, deals, least_propensity=least_propensity, seed=seed)
     if seen.is_settled:
         raise NotEnoughEvidenceError(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def sample(decisions: DecisionTable, most_rows: int, seed: int) -> DecisionTable:
     """At most `most_rows` decisions of whole deals, ordered by their ids."""
-    chosen = np.flatnonzero(whole_deals(decisions.rows["deal_id"].to_numpy(dtype=str), most_rows, seed))
+    chosen = np.flatnonzero(whole_deals(decisions.rows["deal_id"], most_rows, seed))
     ids = decisions.rows.index.to_numpy(dtype=str)[chosen]
     return pick(decisions, chosen[np.argsort(ids, kind="stable")])
 
@@ -26,18 +27,15 @@ def pick(decisions: DecisionTable, positions: NDArray[np.int64]) -> DecisionTabl
     )
 
 
-def whole_deals(deal_ids: NDArray, most_rows: int, seed: int) -> NDArray[np.bool_]:
+def whole_deals(deal_ids: NDArray | pd.Series, most_rows: int, seed: int) -> NDArray[np.bool_]:
     """Mark at most `most_rows` rows of deals drawn at random, shape (n,): all of a deal's rows or none.
 
-    Which deals are drawn does not depend on the order of the rows. With no more rows than that, all are
-    marked; one deal is marked in any case.
+    Deals are drawn by a hash of their ids, so that neither the order of the rows nor what other deals there
+    are moves one before another. With no more rows than that, all are marked; one deal is marked in any case.
     """
     if len(deal_ids) <= most_rows:
         return np.ones(len(deal_ids), dtype=bool)
-    names, code, counts = np.unique(deal_ids, return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    fits = np.cumsum(counts[order]) <= most_rows
-    fits[0] = True
-    drawn = np.zeros(len(names), dtype=bool)
-    drawn[order[fits]] = True
-    return drawn[code]
+    key = f"{seed % 10**16:016d}"
+    place = pd.util.hash_pandas_object(pd.Series(deal_ids), index=False, hash_key=key).to_numpy()
+    drawn = place < np.partition(place, most_rows)[most_rows]
+    return drawn if drawn.any() else place == place.min()

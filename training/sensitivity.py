@@ -126,8 +126,7 @@ def measured(
     if decisions.X.shape[1] == len(made_of_it) or not supported.any():
         return None
     if len(decisions.X) > most_rows:
-        deals = decisions.rows["deal_id"].to_numpy(dtype=str)
-        drawn = np.flatnonzero(whole_deals(deals, most_rows, seed))
+        drawn = np.flatnonzero(whole_deals(decisions.rows["deal_id"], most_rows, seed))
         decisions, supported = pick(decisions, drawn), supported[drawn]
         nuisances = _refitted(decisions, [], seed, n_jobs)
     blind = _refitted(decisions, made_of_it, seed, n_jobs)

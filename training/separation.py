@@ -73,7 +73,7 @@ def open_choice(
     X: pd.DataFrame,
     treatment: NDArray[np.bool_],
     propensity: Array,
-    deals: NDArray,
+    deals: NDArray | pd.Series,
     *,
     least_propensity: float = 0.05,
     seed: int = 0,
@@ -97,8 +97,8 @@ def open_choice(
     """
     n = len(treatment)
     is_open = (propensity >= least_propensity) & (propensity <= 1 - least_propensity)
-    some = np.flatnonzero(whole_deals(np.asarray(deals, dtype=str), MOST_ROWS, seed))
-    deal, chosen = codes_of(np.asarray(deals)[some]), treatment[some]
+    some = np.flatnonzero(whole_deals(deals, MOST_ROWS, seed))
+    deal, chosen = codes_of(pd.Series(np.asarray(deals))[some]), treatment[some]
     asked = np.random.default_rng(seed).random(deal.max() + 1)[deal] < 0.5
     names, matrix = _levels_as_shares(X.iloc[some], chosen, ~asked)
     foretold, importance = _foretell(matrix[asked], chosen[asked], deal[asked], seed)

@@ -158,7 +158,7 @@ def test_deal_size_measures_hidden_factors_and_noise_does_not(make_world, one_th
 
 def test_a_sample_of_whole_deals_measures_nearly_the_same(make_world, one_thread):
     table = as_table(make_world(10_000, seed=4), "size")
-    assert strength(table, most_rows=5_000) == pytest.approx(strength(table), rel=0.15)
+    assert strength(table, most_rows=5_000) == pytest.approx(strength(table), rel=0.25)
 
 
 def test_a_numeric_outcome_is_measured_in_its_own_unit(make_world, one_thread):
