@@ -8,6 +8,7 @@ fair.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import real
-from benchmarks.learners import Stepin
+from benchmarks.learners import Entry, Stepin
 from benchmarks.peers import ENTRIES
 from benchmarks.worlds import Decisions
 from training.nuisance import Nuisances
@@ -31,53 +32,54 @@ class Estimate:
     se: float
 
 
-def compare_averages() -> list[dict[str, Any]]:
+_NOWHERE = Estimate(float("nan"), float("nan"))
+
+
+def compare_averages(entries: Iterable[Entry] = ENTRIES) -> list[dict[str, Any]]:
     """A line for each learner, and for the trial; stepin's rule says which rows have support."""
     pooled, trial = real.lalonde()
     stepin = Stepin()
     stepin.fit(pooled)
-    answers, in_trial = stepin.model.answers(pooled.X), stepin.model.support(trial.X)
-    supported, treated = answers.supported, pooled.treatment
-    least = stepin.model.least_propensity
-    rarely, nearly_always = answers.propensity < least, answers.propensity > 1 - least
-    about = {
-        "rows": len(pooled),
-        "supported": int(supported.sum()),
-        "rarely": int(rarely.sum()),
-        "nearly_always": int(nearly_always.sum()),
-        "few_alike": int((~supported & ~rarely & ~nearly_always).sum()),
-        "treated": int(treated.sum()),
-        "treated_supported": int((treated & supported).sum()),
-        "controls_supported": int((~treated & supported).sum()),
-        "trial_supported": int(in_trial.sum()),
-        "trial": len(trial),
-    }
-    bench = difference(trial, in_trial)
-    everybody = difference(trial, np.ones(len(trial), dtype=bool))
-    naive = difference(pooled, np.ones(len(pooled), dtype=bool))
+    supported, in_trial = stepin.model.support(pooled.X), stepin.model.support(trial.X)
+    whole, naive = (difference(d, np.ones(len(d), dtype=bool)) for d in (trial, pooled))
     on_treated = effect_on_treated(pooled, stepin.model.nuisances_, supported)
     lines = [
-        _line("the trial", bench, everybody) | about,
+        _line("the trial", difference(trial, in_trial), whole) | _rows(stepin, pooled, in_trial),
         _line("CPS without adjustment", difference(pooled, supported), naive),
         _line("stepin, doubly robust", on_treated, None),
     ]
-    for entry in ENTRIES:
+    treated = pooled.treatment
+    for entry in entries:
         learner = entry.make()
         learner.fit(pooled)
         effect = learner.effect(pooled.X)
-        lines.append(
-            _line(
-                entry.name,
-                Estimate(float(effect[treated & supported].mean()), float("nan")),
-                Estimate(float(effect[treated].mean()), float("nan")),
-            )
-        )
+        lines.append(_line(entry.name, _mean(effect[treated & supported]), _mean(effect[treated])))
     return lines
 
 
+def _rows(stepin: Stepin, pooled: Decisions, in_trial: NDArray[np.bool_]) -> dict[str, int]:
+    """How many rows have support, and which rule the others fail."""
+    answers, treated, least = stepin.model.answers(pooled.X), pooled.treatment, stepin.model.least_propensity
+    rarely, nearly_always = answers.propensity < least, answers.propensity > 1 - least
+    return {
+        "rows": len(pooled),
+        "supported": int(answers.supported.sum()),
+        "rarely": int(rarely.sum()),
+        "nearly_always": int(nearly_always.sum()),
+        "few_alike": int((~answers.supported & ~rarely & ~nearly_always).sum()),
+        "treated": int(treated.sum()),
+        "treated_supported": int((treated & answers.supported).sum()),
+        "controls_supported": int((~treated & answers.supported).sum()),
+        "trial_supported": int(in_trial.sum()),
+        "trial": len(in_trial),
+    }
+
+
 def difference(decisions: Decisions, rows: NDArray[np.bool_]) -> Estimate:
-    """Mean outcome of those treated less that of the others, among some rows."""
+    """Mean outcome of those treated less that of the others, among some rows; NaN if an arm has too few."""
     arms = [decisions.outcome[rows & (decisions.treatment == arm)] for arm in (True, False)]
+    if min(map(len, arms)) < 2:
+        return _NOWHERE
     variance = sum(arm.var(ddof=1) / len(arm) for arm in arms)
     return Estimate(float(arms[0].mean() - arms[1].mean()), float(np.sqrt(variance)))
 
@@ -85,15 +87,21 @@ def difference(decisions: Decisions, rows: NDArray[np.bool_]) -> Estimate:
 def effect_on_treated(decisions: Decisions, nuisances: Nuisances, rows: NDArray[np.bool_]) -> Estimate:
     """Doubly robust average effect on the treated among some rows (Robins & Rotnitzky 1995; Hahn 1998)."""
     t = decisions.treatment[rows].astype(float)
+    if not t.any():
+        return _NOWHERE
     e, gap = nuisances.propensity[rows], decisions.outcome[rows] - nuisances.step_back[rows]
     part = t * gap - (1 - t) * e / (1 - e) * gap
     value = float(part.sum() / t.sum())
     return Estimate(value, float(np.sqrt(np.sum((part - t * value) ** 2)) / t.sum()))
 
 
+def _mean(effects: Floats) -> Estimate:
+    return Estimate(float(effects.mean()) if len(effects) else float("nan"), float("nan"))
+
+
 def _line(learner: str, supported: Estimate, everybody: Estimate | None) -> dict[str, Any]:
-    line: dict[str, Any] = {"table": "lalonde", "learner": learner}
-    line |= {"value": supported.value, "se": None if np.isnan(supported.se) else supported.se}
+    line = {"value": supported.value, "se": supported.se}
     if everybody is not None:
-        line |= {"all": everybody.value, "all_se": None if np.isnan(everybody.se) else everybody.se}
-    return line
+        line |= {"all": everybody.value, "all_se": everybody.se}
+    known = {name: value for name, value in line.items() if np.isfinite(value)}
+    return {"table": "lalonde", "learner": learner, **known}

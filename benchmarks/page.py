@@ -209,19 +209,24 @@ def _lalonde(runs: Sequence[Run]) -> str:
     if not found:
         return ""
     about = next(run for run in found if "treated" in run)
-    lines = []
-    for run in found:
-        away = (run["value"] - about["value"]) / about["se"]
-        lines.append(
-            [
-                run["learner"],
-                _dollars(run["value"], run["se"]),
-                "" if run is about else f"{away:+.2f}",
-                _dollars(run.get("all"), run.get("all_se")),
-            ]
-        )
+    lines = [
+        [
+            run["learner"],
+            _dollars(run.get("value"), run.get("se")),
+            "" if run is about else _away(run, about),
+            _dollars(run.get("all"), run.get("all_se")),
+        ]
+        for run in found
+    ]
     head = ["", "on rows with support", "trial's standard errors away", "on all rows"]
     return LALONDE.format(**about) + "\n\n" + table(head, lines)
+
+
+def _away(run: Run, benchmark: Run) -> str:
+    """Distance from the benchmark in its standard errors; – where no row had support."""
+    if run.get("value") is None or benchmark.get("se") is None:
+        return "–"
+    return f"{(run['value'] - benchmark['value']) / benchmark['se']:+.2f}"
 
 
 def _dollars(value: float | None, se: float | None) -> str:

@@ -400,6 +400,18 @@ def test_the_effect_on_the_treated_survives_a_wrong_propensity_or_a_wrong_outcom
     assert abs(both_wrong.value - truth) > 0.5
 
 
+def test_the_page_says_how_far_an_estimate_is_from_the_trials_own():
+    counts = dict.fromkeys(["rows", "rarely", "nearly_always", "few_alike", "controls_supported", "trial"], 9)
+    about = {**counts, "supported": 9, "treated": 9, "treated_supported": 9, "trial_supported": 9}
+    trial = {"table": "lalonde", "learner": "the trial", "value": 1800.0, "se": 600.0, "all": 1700.0, **about}
+    near = {"table": "lalonde", "learner": "near", "value": 1500.0, "se": 900.0}
+    none = {"table": "lalonde", "learner": "none", "all": -50.0}
+    text = page.write([trial, near, none])
+    assert "| the trial | 1,800 (600) |  | 1,700 |" in text
+    assert "| near | 1,500 (900) | -0.50 | – |" in text
+    assert "| none | – | – | -50 |" in text
+
+
 def test_lalondes_tables_are_those_of_the_trial():
     if find_spec("causaldata") is None:
         pytest.skip("causaldata not installed: `make bench` has an environment with it")
