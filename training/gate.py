@@ -100,10 +100,11 @@ def refuse_no_overlap(
     treated = decisions.treatment
     deals = decisions.rows["deal_id"]
     seen = open_choice(decisions.X, treated, propensity, deals, least_propensity=least_propensity, seed=seed)
+    share = max(seen.share_open, 0.001)
     if seen.is_settled:
         raise NotEnoughEvidenceError(
             "The evidence is not enough to advise on: who gets help is settled by what is on record, above "
-            f"all by '{seen.decided_by}'. No more than {seen.share_open:.1%} of {seen.n:,} decisions could "
+            f"all by '{seen.decided_by}'. At most {share:.1%} of {seen.n:,} decisions could "
             "have gone either way; the others have no like with the other choice, and no method can make "
             "one. Nothing was written. Bring decisions from a time, or from partners, where such deals went "
             f"both ways; if '{seen.decided_by}' only records the choice, leave it out."

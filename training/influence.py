@@ -30,8 +30,8 @@ def influence(
         ``average``, ``n``, ``n_partners``; ``lo`` and ``hi``, the least and the greatest average without one
         partner; ``largest``: the partners that move it most, each with ``partner``, ``n``, ``share`` of
         decisions, ``without`` (the average without it) and ``change``; ``turns_sign`` and
-        ``crosses_break_even``: the names of partners without whom the average lies on the other side. None
-        with fewer than two partners.
+        ``crosses_break_even``: ``n`` partners without whom the average lies on the other side, and the
+        ``partners`` among them that move it most. None with fewer than two partners.
 
     Notes
     -----
@@ -46,7 +46,7 @@ def influence(
     average = total / n
     own["without"] = (total - own["sum"]) / np.maximum(n - own["size"], 1)
     own["change"] = own["without"] - average
-    largest = own.loc[own["change"].abs().sort_values(ascending=False, kind="stable").index[:most_named]]
+    own = own.loc[own["change"].abs().sort_values(ascending=False, kind="stable").index]
     return {
         "average": average,
         "n": n,
@@ -61,13 +61,14 @@ def influence(
                 "without": float(row["without"]),
                 "change": float(row["change"]),
             }
-            for name, row in largest.iterrows()
+            for name, row in own.head(most_named).iterrows()
         ],
-        "turns_sign": _beyond(own["without"], average, 0.0),
-        "crosses_break_even": _beyond(own["without"], average, break_even),
+        "turns_sign": _beyond(own["without"], average, 0.0, most_named),
+        "crosses_break_even": _beyond(own["without"], average, break_even, most_named),
     }
 
 
-def _beyond(without: pd.Series, average: float, line: float) -> list[str]:
-    """Partners without whom the average lies on the other side of the line."""
-    return [str(name) for name in without.index[(without > line) != (average > line)]]
+def _beyond(without: pd.Series, average: float, line: float, most_named: int) -> dict[str, Any]:
+    """How many partners hold the average on its side of the line, and the first of them."""
+    names = without.index[(without > line) != (average > line)]
+    return {"n": len(names), "partners": [str(name) for name in names[:most_named]]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from features import catalog
@@ -110,8 +110,10 @@ def _influence(found: Mapping[str, Any] | None, outcome: str) -> dict[str, Any] 
         "lo": _size(found["lo"], outcome),
         "hi": _size(found["hi"], outcome),
         "n_partners": found["n_partners"],
-        "turns_sign": _named(found["turns_sign"]),
-        "crosses_break_even": _named(found["crosses_break_even"]),
+        "turns_sign": _without_whom(found["turns_sign"], "zero", "changes its sign"),
+        "crosses_break_even": _without_whom(
+            found["crosses_break_even"], "the break-even", "moves it to the other side"
+        ),
         "largest": [
             {
                 "partner": each["partner"],
@@ -124,11 +126,14 @@ def _influence(found: Mapping[str, Any] | None, outcome: str) -> dict[str, Any] 
     }
 
 
-def _named(partners: Sequence[str]) -> str:
-    """A few names and how many more; empty where there are none."""
-    more = len(partners) - _NAMES_IN_A_SENTENCE
-    shown = ", ".join(partners[:_NAMES_IN_A_SENTENCE])
-    return f"{shown} or any of {more} more" if more > 0 else " or ".join(partners)
+def _without_whom(beyond: Mapping[str, Any], line: str, what: str) -> str:
+    """On whom it rests that the average lies on this side of the line; empty where on nobody alone."""
+    n, names = beyond["n"], beyond["partners"][:_NAMES_IN_A_SENTENCE]
+    if n == 0:
+        return ""
+    if n <= _NAMES_IN_A_SENTENCE:
+        return f"Leaving out {' or '.join(names)} {what}: take it with care."
+    return f"It lies so near {line} that leaving out any one of {n:,} partners {what}."
 
 
 def _label(facts: Mapping[str, Any], name: str) -> str:

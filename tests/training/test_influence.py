@@ -17,7 +17,7 @@ def test_the_partner_on_whom_the_average_rests_is_named():
     found = influence(phi, partner, break_even=0.03)
     assert found["average"] == pytest.approx(phi.mean())
     assert found["largest"][0]["partner"] == "giant"
-    assert found["turns_sign"] == ["giant"]
+    assert found["turns_sign"] == {"n": 1, "partners": ["giant"]}
     assert found["lo"] == found["largest"][0]["without"] < -0.015
     assert found["hi"] < found["average"] + 0.01
     assert len(found["largest"]) == 5
@@ -35,14 +35,23 @@ def test_leaving_a_partner_out_equals_computing_without_it():
 def test_the_break_even_can_hang_on_one_partner_too():
     phi, partner = scores_with_a_giant()
     found = influence(phi + 0.03, partner, break_even=0.03)
-    assert (found["turns_sign"], found["crosses_break_even"]) == ([], ["giant"])
+    assert (found["turns_sign"]["n"], found["crosses_break_even"]["partners"]) == (0, ["giant"])
 
 
 def test_where_partners_are_alike_none_matters():
     phi, partner = scores_with_a_giant()
     found = influence(phi[partner != "giant"], partner[partner != "giant"], break_even=0.03)
-    assert (found["turns_sign"], found["crosses_break_even"]) == ([], [])
+    assert (found["turns_sign"]["n"], found["crosses_break_even"]["n"]) == (0, 0)
     assert found["hi"] - found["lo"] < 0.002
+
+
+def test_an_average_near_the_line_hangs_on_many_and_names_the_heaviest():
+    phi, partner = scores_with_a_giant()
+    phi, partner = phi[partner != "giant"], partner[partner != "giant"]
+    found = influence(phi - phi.mean() + 1e-6, partner, break_even=0.03, most_named=50)
+    first = [each["partner"] for each in found["largest"] if each["without"] < 0]
+    assert found["turns_sign"] == {"n": len(first), "partners": first}
+    assert len(first) > 10
 
 
 def test_without_partners_there_is_nothing_to_leave_out():

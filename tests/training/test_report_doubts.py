@@ -45,8 +45,8 @@ def doubts(**more):
             "n": 9000,
             "n_partners": 51,
             "largest": [{"partner": "P7 & Sons", "n": 900, "share": 0.1, "without": -0.018, "change": -0.03}],
-            "turns_sign": ["P7 & Sons"],
-            "crosses_break_even": [],
+            "turns_sign": {"n": 1, "partners": ["P7 & Sons"]},
+            "crosses_break_even": {"n": 0, "partners": []},
         },
     } | more
 
@@ -71,7 +71,7 @@ def section(found, outcome="binary"):
         "Found: -6.0 points (95% interval -8.0 to -4.0). People go by how a deal has moved",
         "Not asked: 120 such decisions are too few.",
         "the average is +1.2 points. Without any one of the 51 partners it lies "
-        "between <b>-1.8 points</b> and <b>+2.0 points</b>. Without P7 &amp; Sons it changes its sign",
+        "between <b>-1.8 points</b> and <b>+2.0 points</b>. Leaving out P7 &amp; Sons changes its sign: take",
         '<td>P7 &amp; Sons</td><td class="n">10.0%</td>',
     ],
 )
@@ -89,9 +89,13 @@ def test_what_holds_is_folded_and_what_does_not_is_said_aloud():
 
 
 def test_many_partners_are_not_all_named():
-    found = doubts()["influence"] | {"turns_sign": [], "crosses_break_even": list("ABCDE")}
-    assert "Without A, B, C or any of 2 more it lies on the other side" in section(doubts(influence=found))
-    found |= {"crosses_break_even": []}
+    found = doubts()["influence"] | {
+        "turns_sign": {"n": 0, "partners": []},
+        "crosses_break_even": {"n": 83, "partners": list("ABCDE")},
+    }
+    said = section(doubts(influence=found))
+    assert "so near the break-even that leaving out any one of 83 partners moves it to the other side" in said
+    found |= {"crosses_break_even": {"n": 0, "partners": []}}
     assert "No single partner changes its sign" in section(doubts(influence=found))
 
 

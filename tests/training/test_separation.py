@@ -71,7 +71,7 @@ def test_a_choice_settled_by_what_is_on_record_is_refused(decisions, kind):
     said = judged(decisions, choose(decisions, np.random.default_rng(0)))
     assert said is not None
     assert f"above all by '{by}'" in said
-    share = float(re.search(r"No more than ([\d.]+)%", said)[1])
+    share = float(re.search(r"At most ([\d.]+)%", said)[1])
     assert share < 12
 
 
