@@ -35,6 +35,8 @@ def compile_scorecard(
     """
     design = posterior.design
     columns = np.column_stack([posterior.mean, (posterior.draws - posterior.mean).T])
+    if binary:
+        columns[0, 0] = np.clip(columns[0, 0], -1.0, 1.0)  # no probabilities differ by more
     effect = tuple(table @ columns[at] for table, at in zip(design.tables, design.columns, strict=True))
     low = tuple(
         np.zeros((f.n_rows, 0)) if t is None else t for f, t in zip(design.features, design.low, strict=True)

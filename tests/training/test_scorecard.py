@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,6 +132,26 @@ def test_a_scorecard_reads_back_as_it_was_written(fitted, columns, tmp_path):
     again = Scorecard.read(tmp_path).evaluate(columns)
     for name in ("uplift", "sd", "terms", "win", "propensity", "supported", "similar"):
         np.testing.assert_array_equal(getattr(again, name), getattr(fitted[0].evaluate(columns), name))
+
+
+def test_uplifts_beyond_one_are_limited_and_the_reasons_and_outcomes_still_add_up(fitted, columns):
+    absurd = replace(fitted[0], effect=tuple(40 * table for table in fitted[0].effect))
+    answers = absurd.evaluate(columns)
+    plain = absurd.baseline[0] + replace(absurd, binary=False).evaluate(columns).terms.sum(axis=1)
+    assert (plain > 1).any()
+    assert (plain < -1).any()
+    np.testing.assert_allclose(answers.uplift, np.clip(plain, -1, 1), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(absurd.baseline[0] + answers.terms.sum(axis=1), answers.uplift, atol=1e-12)
+    np.testing.assert_allclose(np.diff(answers.win, axis=1)[:, 0], answers.uplift, rtol=0, atol=1e-12)
+    assert answers.win.min() >= 0
+    assert answers.win.max() <= 1
+
+
+def test_without_the_deviation_everything_else_is_the_same(fitted, columns):
+    whole, cheap = (fitted[0].evaluate(columns, with_sd) for with_sd in (True, False))
+    assert np.isnan(cheap.sd).all()
+    for name in ("uplift", "terms", "win", "propensity", "supported", "similar", "outside"):
+        np.testing.assert_array_equal(getattr(cheap, name), getattr(whole, name))
 
 
 def test_the_average_alone_gives_every_decision_the_same_answer(fitted, columns):
