@@ -8,12 +8,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from features.problems import UserError
 from training import model_folder
 from training.additive import fit_additive
 from training.basis import Array
+from training.checks import check_nuisances, check_settings, check_targets, label_codes
 from training.columns import ColumnKinds, Columns, as_frame, codes_of
 from training.compile import compile_scorecard
 from training.design import make_design
@@ -36,7 +38,7 @@ class UpliftModel(BaseEstimator):
     most_pairs : at most this many pairs of features act together; 0 for none
     most_levels : levels of a category that get a coefficient of their own; rarer ones get the average
     least_propensity : a decision is supported where P(step in) lies within [this, 1 - this]
-    random_state : the same seed gives the same model
+    random_state : the same seed gives the same model; None or a RandomState draws one
     n_jobs : threads for the folds, as joblib counts them: None is one, -1 one a core
 
     Attributes
@@ -44,7 +46,7 @@ class UpliftModel(BaseEstimator):
     baseline_ : average effect, where every explanation starts
     scorecard_ : the model as tables
     nuisances_ : out-of-fold nuisances of the training rows (absent in a loaded model)
-    feature_names_in_, n_features_in_ : as scikit-learn has them
+    n_features_in_, feature_names_in_ : as scikit-learn has them: an array's columns have no names
 
     Notes
     -----
@@ -65,7 +67,7 @@ class UpliftModel(BaseEstimator):
         most_pairs: int = 12,
         most_levels: int = 300,
         least_propensity: float = 0.05,
-        random_state: int = 0,
+        random_state: int | np.random.RandomState | None = 0,
         n_jobs: int | None = None,
     ) -> None:
         self.n_folds = n_folds
@@ -103,13 +105,15 @@ class UpliftModel(BaseEstimator):
         UserError
             Lengths differ, a value is missing or infinite, or only one treatment or outcome came.
         """
+        check_settings(self.get_params())
         frame = as_frame(X)
-        treated, result, binary = _check_targets(len(frame), treatment, outcome)
-        group_codes = _codes(groups, len(frame), "groups")
-        deal_codes = _codes(deals, len(frame), "deals")
-        _check_nuisances(len(frame), nuisances)
+        treated, result, binary = check_targets(len(frame), treatment, outcome)
+        group_codes = label_codes(groups, len(frame), "groups")
+        deal_codes = label_codes(deals, len(frame), "deals")
+        check_nuisances(len(frame), nuisances)
         kinds = ColumnKinds.of(frame)
         group_codes = deal_codes if group_codes is None else group_codes
+        seed = _seed(self.random_state)
         rows = read_rows(frame, kinds, self.most_levels, treated, result, group_codes, deal_codes)
         known = (
             nuisances.take(rows.order)
@@ -121,15 +125,15 @@ class UpliftModel(BaseEstimator):
                 rows.groups,
                 binary=binary,
                 n_folds=self.n_folds,
-                seed=self.random_state,
+                seed=seed,
                 n_jobs=self.n_jobs,
             )
         )
-        self._adopt(self._fit_tables(rows, known, binary))
+        self._adopt(self._fit_tables(rows, known, binary, seed), named=isinstance(X, pd.DataFrame))
         self.nuisances_ = nuisances or known.take(np.argsort(rows.order))
         return self
 
-    def _fit_tables(self, rows: Rows, nuisances: Nuisances, binary: bool) -> Scorecard:
+    def _fit_tables(self, rows: Rows, nuisances: Nuisances, binary: bool, seed: int) -> Scorecard:
         view = scores(nuisances, rows.treated, rows.outcome)
         design = make_design(rows.features, rows.places, view.doubly_robust_weight)
         posterior = fit_effect(
@@ -139,7 +143,7 @@ class UpliftModel(BaseEstimator):
             rows.deals,
             float(np.std(rows.outcome)),
             EffectSettings(draws=self.draws, most_pairs=self.most_pairs),
-            np.random.default_rng(self.random_state),
+            np.random.default_rng(seed),
         )
         midpoint = (nuisances.step_back + nuisances.step_in) / 2
         return compile_scorecard(
@@ -153,26 +157,42 @@ class UpliftModel(BaseEstimator):
             nuisances.propensity,
         )
 
-    def _adopt(self, card: Scorecard) -> None:
+    def _adopt(self, card: Scorecard, named: bool = True) -> None:
         self.scorecard_ = card
         self.baseline_ = float(card.baseline[0])
         kinds = {feature.name: feature.kind for feature in card.features}
         self._kinds = ColumnKinds(kinds)
-        self.feature_names_in_ = np.array(list(kinds), dtype=object)
         self.n_features_in_ = len(kinds)
+        if named:
+            self.feature_names_in_ = np.array(list(kinds), dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
 
-    def answers(self, X: pd.DataFrame) -> Answers:
-        """Everything that the scorecard says of the n rows of X."""
-        return self.scorecard_.evaluate(self.read(X))
+    def answers(self, X: pd.DataFrame, with_sd: bool = True) -> Answers:
+        """Everything that the scorecard says of the n rows of X; cheap without `sd`, which is NaN then."""
+        columns = self.read(X)
+        return self.scorecard_.evaluate(columns, with_sd)
 
-    def read(self, X: pd.DataFrame) -> Columns:
-        """X as the scorecard takes it: a mapping from feature to values of shape (n,)."""
+    def read(self, X: pd.DataFrame | NDArray) -> Columns:
+        """X as the scorecard takes it: a mapping from feature to values of shape (n,).
+
+        A DataFrame may have its columns in any order, and others between; an array has them in the order of
+        the fit.
+        """
         check_is_fitted(self, "scorecard_")
-        return self._kinds.read(as_frame(X))
+        frame = as_frame(X)
+        if not isinstance(X, pd.DataFrame):
+            if frame.shape[1] != self.n_features_in_:
+                raise UserError(
+                    f"X has {frame.shape[1]} features, but {type(self).__name__} is expecting "
+                    f"{self.n_features_in_} features as input."
+                )
+            frame.columns = pd.Index(list(self._kinds.kinds))
+        return self._kinds.read(frame)
 
     def predict(self, X: pd.DataFrame) -> Array:
         """Uplift of shape (n,): a fraction, or in the outcome's unit where that is numeric."""
-        return self.answers(X).uplift
+        return self.answers(X, with_sd=False).uplift
 
     def predict_interval(self, X: pd.DataFrame, level: float = 0.9) -> Array:
         """Low and high end of the uplift, shape (n, 2), from the model's own posterior.
@@ -193,16 +213,16 @@ class UpliftModel(BaseEstimator):
 
         Their difference is `predict`; both lie within [0, 1] where the outcome is binary.
         """
-        return self.answers(X).win
+        return self.answers(X, with_sd=False).win
 
     def explain(self, X: pd.DataFrame) -> pd.DataFrame:
         """Contribution of every term, shape (n, n_terms): ``baseline_`` plus a row's sum is its uplift."""
-        terms = self.answers(X).terms
+        terms = self.answers(X, with_sd=False).terms
         return pd.DataFrame(terms, index=as_frame(X).index, columns=list(self.scorecard_.term_names))
 
     def support(self, X: pd.DataFrame) -> NDArray[np.bool_]:
         """Whether decisions like this one were seen both ways, shape (n,)."""
-        return self.answers(X).supported
+        return self.answers(X, with_sd=False).supported
 
     def save(self, folder: Path | str) -> None:
         """Write the model folder: JSON and npz, no pickles; whole or not at all."""
@@ -239,7 +259,7 @@ def cross_fit_for_judging(
 ) -> Nuisances:
     """Out-of-fold nuisances of all rows of X, with grouped folds: what held-out scores are made of."""
     frame = as_frame(X)
-    treated, result, binary = _check_targets(len(frame), treatment, outcome)
+    treated, result, binary = check_targets(len(frame), treatment, outcome)
     rows = read_rows(
         frame, ColumnKinds.of(frame), MOST_NUISANCE_LEVELS, treated, result, codes_of(groups), None
     )
@@ -255,47 +275,7 @@ def cross_fit_for_judging(
     return made.take(np.argsort(rows.order))
 
 
-def _check_targets(
-    n: int, treatment: NDArray | pd.Series, outcome: NDArray | pd.Series
-) -> tuple[NDArray[np.bool_], Array, bool]:
-    """Treatment as booleans, outcome as floats, and whether the outcome is binary."""
-    arrays = {}
-    for name, values in (("treatment", treatment), ("outcome", outcome)):
-        try:
-            array = np.asarray(pd.Series(np.asarray(values)).astype("float64"), dtype=float)
-        except (TypeError, ValueError):
-            raise UserError(
-                f"{name} should be numbers or booleans; came texts. Code it as 0 and 1."
-            ) from None
-        if array.shape != (n,):
-            raise UserError(f"{name} has {array.size} values for {n} rows of X; give one for each row.")
-        if not np.isfinite(array).all():
-            raise UserError(
-                f"{name} is missing or infinite in {(~np.isfinite(array)).sum()} rows; leave them out."
-            )
-        if len(np.unique(array)) < 2:
-            raise UserError(f"{name} has one value only ({_only(array)}); there is nothing to compare.")
-        arrays[name] = array
-    if not np.isin(arrays["treatment"], (0, 1)).all():
-        raise UserError("treatment should be 0 or 1 (or booleans) in every row; other numbers came.")
-    binary = bool(np.isin(arrays["outcome"], (0, 1)).all())
-    return arrays["treatment"] == 1, arrays["outcome"], binary
-
-
-def _check_nuisances(n: int, nuisances: Nuisances | None) -> None:
-    if nuisances is not None and len(nuisances.propensity) != n:
-        raise UserError(
-            f"nuisances are of {len(nuisances.propensity)} rows, X has {n}; give those of the same rows."
-        )
-
-
-def _only(array: Array) -> str:
-    return f"{array[0]:g}" if len(array) else "none"
-
-
-def _codes(labels: NDArray | pd.Series | None, n: int, name: str) -> NDArray[np.int64] | None:
-    if labels is None:
-        return None
-    if len(labels) != n:
-        raise UserError(f"{name} has {len(labels)} values for {n} rows of X; give one for each row.")
-    return codes_of(labels)
+def _seed(random_state: int | np.random.RandomState | None) -> int:
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
