@@ -32,6 +32,7 @@ PERMUTATIONS = 3
 PROGRESS = ("days_in_previous_stage", "days_open", "stage_moves")
 """Features that say how fast the deal has moved until now."""
 _ALREADY = "already_involved"
+_NO_CHANCE = "too few decisions in which either choice had a chance"
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,10 @@ def placebo(
     for _ in range(permutations):
         dealt = _permuted(some.treatment, within, rng)
         tries.append(machinery.average(some.X, dealt, some.outcome, some.groups))
+    if not all(np.isfinite(each.se) for each in tries):
+        return _unasked(what, n, _NO_CHANCE)
     held = sum(each.contains(0) for each in tries)
-    answer = _answer(what, tries[0], n)
-    return answer | {
+    return _answer(what, tries[0], n) | {
         "holds": 2 * held > permutations,
         "held": held,
         "tries": [each.to_dict() for each in tries],
@@ -206,7 +208,7 @@ def _answer(what: str, estimate: Estimate, n: int) -> dict[str, Any]:
         "n": n,
         "estimate": estimate.to_dict() if known else None,
         "holds": estimate.contains(0) if known else None,
-        "why_not": None if known else "too few decisions in which either choice had a chance",
+        "why_not": None if known else _NO_CHANCE,
     }
 
 

@@ -96,6 +96,14 @@ def test_too_few_decisions_are_not_asked(decisions, kept, n_asked, why_not):
     assert why_not in answer["why_not"]
 
 
+def test_where_help_is_rare_no_placebo_is_claimed_to_hold(decisions):
+    few = decisions.take(np.arange(len(decisions)) < 1500)
+    rare = with_choice(few, np.random.default_rng(0).random(1500) < 0.01)
+    answer = placebo(rare, MACHINERY, permutations=1)
+    assert (answer["estimate"], answer["holds"]) == (None, None)
+    assert answer["why_not"] == "too few decisions in which either choice had a chance"
+
+
 def test_a_flat_table_is_told_why_it_is_not_asked(decisions):
     rows = decisions.rows.assign(decided_at=pd.Series(pd.NaT, decisions.rows.index, "datetime64[us, UTC]"))
     flat = replace(decisions, rows=rows, about=decisions.about | {"kind": "flat"})
