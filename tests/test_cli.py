@@ -575,7 +575,7 @@ def test_training_says_one_json_document_and_its_progress_elsewhere(learned):
     assert [line.partition(",")[0] for line in said.err.splitlines()] == [
         "[1/7] Reading and building decisions",
         "[2/7] Putting the deals in order of time",
-        "[3/7] Learning from older deals, judging on newer ones",
+        "[3/7] Learning from older deals and judging on newer ones",
         "[4/7] Learning from all of them",
         "[5/7] Doubting the result",
         "[6/7] Writing the model",

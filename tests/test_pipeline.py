@@ -20,6 +20,7 @@ from serving.settings import Settings
 from training import model_folder, pipeline, registry, tracking
 from training.config import TrainingConfig
 from training.gate import NotEnoughEvidenceError, refuse_too_little
+from training.scorecard import Scorecard
 from training.scoring import learned_categories, score_table
 from training.sequence import blocks_in_time, judged_blocks
 
@@ -109,6 +110,25 @@ def test_the_facts_say_what_was_learned_from_and_what_was_judged(trained, decisi
     assert [block["decisions"] for block in judged["blocks"]] == sizes
     before = len(decisions) - len(held_out) + np.cumsum([0, *sizes[:-1]])
     assert [block["learned_from"] for block in judged["blocks"]] == before.tolist()
+
+
+def test_the_served_model_learned_from_all_decisions(trained, decisions):
+    assert Scorecard.read(trained.folder).cells.counts.sum() == len(decisions)
+
+
+def test_where_nothing_helps_one_number_is_served_that_each_block_knew_before(tmp_path):
+    quick = replace(CONFIG, draws=10, most_pairs=0)
+    nothing = build_decisions(simulate(1500, seed=5, effect=False).tables)
+    with threadpool_limits(limits=1):
+        found = pipeline.train(nothing, tmp_path / "model", quick)
+    assert not found.evaluation.heterogeneous
+    card = Scorecard.read(found.folder)
+    assert not card.heterogeneous
+    held_out = pd.read_parquet(found.folder / "held_out.parquet")
+    served = held_out.groupby("block")["uplift"].unique()
+    assert [len(values) for values in served] == [1, 1]
+    assert len({card.baseline[0], *np.concatenate(served.tolist())}) == 3  # more was known each time
+    assert "So the one number is served." in (found.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_block_is_answered_without_its_own_outcomes_or_choices(decisions):

@@ -25,7 +25,7 @@ from training.verdict import NOT_ENOUGH
 
 STEPS = (
     "Putting the deals in order of time",
-    "Learning from older deals, judging on newer ones",
+    "Learning from older deals and judging on newer ones",
     "Learning from all of them",
     "Doubting the result",
     "Writing the model",
