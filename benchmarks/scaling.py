@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def main() -> None:
     """Make the decisions, then measure."""
     what, rows, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     decisions = worlds.smooth(rows, seed, n_test=0).train
+    importlib.import_module("training.uplift" if what == "fit" else "training.pipeline")
     cpu, wall = time.process_time(), time.perf_counter()
     if what == "fit":
         _fit(decisions)

@@ -191,7 +191,8 @@ def test_a_filled_matrix_has_no_gap_and_an_open_one_keeps_them(ids):
     assert np.isfinite(filled.fit_transform(world.train)).all()
     assert np.isfinite(filled.transform(world.test.X)).all()
     matrix = bare.fit_transform(world.train)
-    assert np.isnan(matrix).any()
+    assert np.isnan(matrix[:, bare.codes]).any()
+    assert np.nanmin(matrix[:, bare.codes]) == 0
     assert matrix[:, bare.codes].shape[1] == len(bare.codes) > 0
 
 
