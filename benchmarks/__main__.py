@@ -44,7 +44,7 @@ def _asked() -> argparse.ArgumentParser:
     add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="above 200,000 rows the first alone")
     add("--learners", nargs="+", default=names, metavar="NAME", help="; ".join(names))
     add("--missing", action="store_true", help="only runs that are not on file yet")
-    add("--cpu-cap", type=float, default=1800, metavar="SECONDS", help="a run that computes longer is ended")
+    add("--cpu-cap", type=float, default=900, metavar="SECONDS", help="a run that computes longer is ended")
     add("--ibm", type=Path, default=runs.IBM, metavar="CSV", help="IBM's sales table, if it lies elsewhere")
     add("--hillstrom", type=Path, metavar="CSV", help="Hillstrom's e-mail trial, if you have the file")
     add("--lalonde", action="store_true", help="LaLonde's data; also run where nothing else was asked")
