@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import hillstrom, lalonde, page, runs, scaling
-from benchmarks.peers import ENTRIES, entry
+from benchmarks.entries import ENTRIES, entry
 from features import UserError
 
 _SIZES = [5_000, 50_000, 500_000]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import lalonde, measures, real
-from benchmarks.peers import entry
+from benchmarks.entries import entry
 from benchmarks.worlds import Decisions
 
 Floats = NDArray[np.float64]

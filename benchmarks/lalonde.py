@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import real
+from benchmarks.entries import ENTRIES
 from benchmarks.learners import Entry, Stepin
-from benchmarks.peers import ENTRIES
 from benchmarks.worlds import Decisions
 from training.nuisance import Nuisances
 

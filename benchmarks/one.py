@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import measures
+from benchmarks.entries import entry
 from benchmarks.learners import Entry, Learner
-from benchmarks.peers import entry
 from benchmarks.worlds import World
 
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "POLARS_MAX")}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers import ENTRIES
+from benchmarks.entries import ENTRIES
 from benchmarks.words import HEAD, LALONDE, NOTES, SETTINGS, TITLES
 
 Run = dict[str, Any]

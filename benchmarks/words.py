@@ -25,12 +25,13 @@ SETTINGS = """## Settings
 
 Nuisances of every peer are LightGBM with stepin's own cheap settings, by rows (to 10,000 / to 100,000 /
 above): learning rate 0.12, 60 / 83 / 166 trees of 7 / 15 / 31 leaves with at least 40 / 80 / 200 rows, 63
-bins, 40% of the columns a tree, L2 5. The settings of each final stage were the best of four to six tried on
-seeds 100 and 101, which no table uses; with the nuisances' settings there, the peers do much worse at 5,000
-rows. Columns of more than 50 levels (partner, city) are left out for peers: as native categories, and as
-numbers encoded out of fold, they did worse with every peer tried. Everything else is given as it is (missing
-values and categories natively) where the package takes that, otherwise as medians with a flag and a column
-for each level.
+bins, 40% of the columns a tree, L2 5. The settings of each final stage were the best of those tried, on
+seeds that no table uses: seven at 5,000 rows (three worlds, seeds 100 and 101), four to eight at 50,000
+(three worlds, seed 100), two or three at 500,000 (smooth world, seed 100). With the nuisances' settings
+there the peers do much worse at 5,000 rows. Columns of more than 50 levels (partner, city) are left out for
+peers: as native categories, and as numbers encoded out of fold, they did worse with every peer tried.
+Everything else is given as it is (missing values and categories natively) where the package takes that,
+otherwise as medians with a flag and a column for each level.
 
 Classifiers give probabilities, never labels: ours answer `predict` with the probability, because EconML's
 `DRLearner` without `discrete_outcome`, and CausalML's regressors given a classifier, would take labels.
@@ -46,11 +47,10 @@ what it says is the benchmark.
 Support, by stepin's own rules: {supported:,} rows, {treated_supported} of the {treated} trained and
 {controls_supported:,} of the CPS's people. The others get no estimate: {rarely:,} would be trained with a
 chance below 0.05, {nearly_always:,} with one above 0.95, and of {few_alike:,} more too few alike were seen
-both ways. The question that trial and survey share is the
-effect on the trained: people of the CPS are others than those whom the trial took. The same rule was
-therefore applied to both arms of the trial ({trial_supported} of {trial} rows), among whom chance decided.
-Peers and `stepin`: the mean of their effects over the same trained people; `stepin, doubly robust`: the
-average on the trained from its scores."""
+both ways. The question that trial and survey share is the effect on the trained: people of the CPS are
+others than those whom the trial took. The same rule was therefore applied to both arms of the trial
+({trial_supported} of {trial} rows), among whom chance decided. Peers and `stepin`: the mean of their
+effects over the same trained people; `stepin, doubly robust`: the average on the trained from its scores."""
 
 # Why, where a row needs it: (world, rows) -> words.
 NOTES: dict[tuple[str, int], str] = {}

@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks import hillstrom, lalonde, measures, one, page, real, runs, worlds
 from benchmarks.encoding import ENCODED, LEFT_OUT, LEVELS, Encoding
+from benchmarks.entries import ENTRIES, entry
 from benchmarks.learners import Constant, Stepin
-from benchmarks.peers import ENTRIES, entry
 from benchmarks.words import TITLES
 from features import UserError
 
