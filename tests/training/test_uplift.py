@@ -77,6 +77,22 @@ def test_a_numeric_outcome_is_learned_in_its_own_unit(make_world):
     np.testing.assert_allclose(np.diff(model.predict_outcomes(world.X), axis=1)[:, 0], predicted, atol=1e-9)
 
 
+def test_booked_revenue_mostly_zero_with_a_heavy_tail_is_learned_from(make_world):
+    """A won deal books 10,000 on average, a few of them more than ten times as much; lost ones nothing."""
+    world = make_world(12_000, seed=7)
+    booked = 10_000 * world.outcome * np.random.default_rng(1007).lognormal(-(0.9**2) / 2, 0.9, 12_000)
+    assert np.mean(booked == 0) > 0.5
+    assert booked.max() > 10 * booked[booked > 0].mean()
+    model = UpliftModel().fit(world.X, world.treatment, booked, world.partner)
+    predicted, truth = model.predict(world.X), 10_000 * world.uplift
+    low, high = model.predict_interval(world.X).T
+    naive = booked[world.treatment].mean() - booked[~world.treatment].mean()
+    assert naive - truth.mean() < -600
+    assert abs(predicted.mean() - truth.mean()) < 300
+    assert np.corrcoef(predicted, truth)[0, 1] > 0.75
+    assert 0.84 < np.mean((low <= truth) & (truth <= high)) < 0.99
+
+
 @pytest.mark.parametrize("unit", [1e-3, 1e6])
 def test_the_unit_of_a_numeric_outcome_does_not_matter(make_world, unit):
     world = make_world(1500, seed=3, numeric=True)
