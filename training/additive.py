@@ -17,6 +17,7 @@ from training.design import Design, cross, gram, predict
 _RIDGE = 2.0
 _STEPS = 20
 _SLOW = 0.3
+_HALVINGS = 12
 _CLOSE = 1e-4
 _SAMPLE = 20_000
 
@@ -54,22 +55,39 @@ def fit_additive(design: Design, places: Sequence[Place], target: Array, logisti
 
 
 def _descend(design: Design, places: Sequence[Place], target: Array, logistic: bool, beta: Array) -> Array:
-    """Newton steps until they are small; a curvature serves as long as each step is much shorter."""
+    """Newton steps until they are small; a curvature serves as long as each step is much shorter.
+
+    A step that would make the fit worse is halved: with rare targets full steps leap to and fro, and away.
+    """
     ridge = np.full(design.n_columns, _RIDGE)
     ridge[0] = 1e-9
     size, last = np.inf, 0.0  # of the last two steps
+    at = predict(design, places, beta)
+    loss = _loss(at, target, logistic, ridge, beta)
     for _ in range(_STEPS):
-        mean, weight = predict(design, places, beta), np.ones(len(target))
+        mean, weight = at, np.ones(len(target))
         if logistic:
-            mean = 1 / (1 + np.exp(-mean))
+            mean = 1 / (1 + np.exp(-at))
             weight = np.maximum(mean * (1 - mean), 1e-6)
         slope = cross(design, places, target - mean) - ridge * np.r_[0.0, beta[1:]]
         if size > _SLOW * last:
             curvature = gram(design, places, weight) + np.diag(ridge)
             factor = linalg.cho_factor(curvature, lower=True, overwrite_a=True, check_finite=False)
         step = linalg.cho_solve(factor, slope, check_finite=False)
+        for _ in range(_HALVINGS):
+            at = predict(design, places, beta + step)
+            new = _loss(at, target, logistic, ridge, beta + step)
+            if new <= loss + 1e-9 * abs(loss):
+                break
+            step = step / 2
         last, size = size, float(np.abs(step).max())
-        beta = beta + step
+        beta, loss = beta + step, new
         if size < _CLOSE:
             break
     return beta
+
+
+def _loss(at: Array, target: Array, logistic: bool, ridge: Array, beta: Array) -> float:
+    """Penalised negative log-likelihood of the predictor `at` (half the squared error where not logistic)."""
+    fit = np.logaddexp(0.0, at) - target * at if logistic else (target - at) ** 2 / 2
+    return float(fit.sum() + ridge[1:] @ beta[1:] ** 2 / 2)

@@ -20,7 +20,7 @@ class TrainingConfig:
     """Folds of the cross-fitting."""
     draws: int = 200
     """Posterior draws behind the intervals."""
-    most_pairs: int = 12
+    most_pairs: int = 15
     """Pairs of features that may act together."""
     least_propensity: float = 0.05
     """A decision is supported where P(step in) lies within [this, 1 - this] (Crump et al. 2009)."""

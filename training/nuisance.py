@@ -19,7 +19,8 @@ from training.folds import grouped_folds
 PROPENSITY_CLIP = 0.02
 _LEAST_VARIANCE = 0.02
 # Up to so many rows: trees, leaves of each, fewest rows in a leaf.
-_SIZES = ((10_000, (60, 7, 40)), (100_000, (83, 15, 80)), (math.inf, (166, 31, 200)))
+_SIZES = ((10_000, (60, 7, 40)), (100_000, (83, 15, 80)), (math.inf, (83, 31, 200)))
+_MOST_ROWS = 100_000  # that one model is learned from: more would cost, and change nothing that is seen
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,23 @@ class Nuisances:
 
 @dataclass(frozen=True)
 class Scores:
-    """Two unbiased noisy views of each row's effect, and the weight that each deserves. Shapes (n,)."""
+    """Noisy views of each row's effect, and the weight that each deserves. Shapes (n,).
+
+    The first two are unbiased if the nuisances are good; the third, which trusts the outcome models, is less
+    noisy and inherits their errors.
+    """
 
     doubly_robust: Array
     doubly_robust_weight: Array
     residual: Array
     residual_weight: Array
+    imputed: Array
+    imputed_weight: Array
+
+    @property
+    def robust(self) -> list[tuple[Array, Array]]:
+        """Scores and weights of the two that need not trust the outcome models."""
+        return [(self.doubly_robust, self.doubly_robust_weight), (self.residual, self.residual_weight)]
 
 
 def cross_fit(
@@ -79,18 +91,17 @@ def cross_fit(
     fold = grouped_folds(groups, n_folds)
     make = _Boosting(len(outcome), is_code, binary, seed)
     jobs = [
-        (number, name, rows)
+        (number, name, _thinned(learn_from))
         for number in range(n_folds)
-        for name, rows in (
+        for name, learn_from in (
             ("propensity", fold != number),
             ("step_back", (fold != number) & ~treatment),
             ("step_in", (fold != number) & treatment),
         )
     ]
+    target = {"propensity": treatment, "step_back": outcome, "step_in": outcome}
     done = Parallel(n_jobs=n_jobs, prefer="threads")(
-        delayed(make.fit_predict)(
-            name, matrix[rows], (treatment if name == "propensity" else outcome)[rows], matrix[fold == number]
-        )
+        delayed(make.fit_predict)(name, matrix, target[name], rows, fold == number)
         for number, name, rows in jobs
     )
     out = {name: np.empty(len(outcome)) for name in ("propensity", "step_back", "step_in")}
@@ -109,10 +120,11 @@ def cross_fit(
 
 
 def scores(nuisances: Nuisances, treatment: NDArray[np.bool_], outcome: Array) -> Scores:
-    """Doubly robust and residual-on-residual scores.
+    """Doubly robust, residual-on-residual and imputed scores.
 
     Sources: Robins & Rotnitzky (1995) and Kennedy (2023) for the first, weighted by inverse variance
-    (Fisher & Fisher 2023); Robinson (1988) and Nie & Wager (2021) for the second.
+    (Fisher & Fisher 2023); Robinson (1988) and Nie & Wager (2021) for the second; Künzel et al. (2019) for
+    the third, the outcome less what the other choice would have brought.
     """
     e, back, step_in = nuisances.propensity, nuisances.step_back, nuisances.step_in
     t = treatment.astype(float)
@@ -128,7 +140,15 @@ def scores(nuisances: Nuisances, treatment: NDArray[np.bool_], outcome: Array) -
         doubly_robust_weight=1.0 / (v_in / e + v_back / (1 - e)),
         residual=(outcome - mean) / (t - e),
         residual_weight=(t - e) ** 2 / v_mean,
+        imputed=np.where(treatment, outcome - back, step_in - outcome),
+        imputed_weight=1.0 / np.where(treatment, v_in, v_back),
     )
+
+
+def _thinned(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Rows of the mask, evenly thinned to at most ``_MOST_ROWS``."""
+    rows = np.flatnonzero(mask)
+    return rows[:: -(-len(rows) // _MOST_ROWS) or 1]
 
 
 @dataclass(frozen=True)
@@ -140,9 +160,10 @@ class _Boosting:
     binary: bool
     seed: int
 
-    def fit_predict(self, target: str, X: Array, y: NDArray, X_new: Array) -> Array:
+    def fit_predict(self, name: str, matrix: Array, target: NDArray, rows: NDArray, new: NDArray) -> Array:
+        y = target[rows]
         if len(np.unique(y)) < 2:
-            return np.full(len(X_new), float(y[0]) if len(y) else 0.0)
+            return np.full(new.sum(), float(y[0]) if len(y) else 0.0)
         size = next(size for most, size in _SIZES if self.n_rows <= most)
         settings = {
             "learning_rate": 0.12,
@@ -156,8 +177,8 @@ class _Boosting:
             "categorical_features": self.is_code if any(self.is_code) else None,
             "random_state": self.seed,
         }
-        is_chance = self.binary or target == "propensity"
+        is_chance = self.binary or name == "propensity"
         model = (HistGradientBoostingClassifier if is_chance else HistGradientBoostingRegressor)(**settings)
         with threadpool_limits(1, user_api="openmp"):  # waiting threads spin, and starve each other
-            model.fit(X, y)
-            return model.predict_proba(X_new)[:, 1] if is_chance else model.predict(X_new)
+            model.fit(matrix[rows], y)
+            return model.predict_proba(matrix[new])[:, 1] if is_chance else model.predict(matrix[new])

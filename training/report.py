@@ -18,7 +18,16 @@ from training.scorecard import Scorecard, TermTable
 FILE_NAME = "report.html"
 _MOST_TERMS = 9
 _MOST_LEVELS = 6
-_EXTENT = ("decisions", "partners", "stepped_in_share", "from", "to", "blocks", "by_time", "fewer_blocks_than_asked")
+_EXTENT = (
+    "decisions",
+    "partners",
+    "stepped_in_share",
+    "from",
+    "to",
+    "blocks",
+    "by_time",
+    "fewer_blocks_than_asked",
+)
 _ADVICE = (
     ("step_in", "Step in"),
     ("step_back", "Step back"),

@@ -64,7 +64,7 @@ class UpliftModel(BaseEstimator):
         *,
         n_folds: int = 3,
         draws: int = 200,
-        most_pairs: int = 12,
+        most_pairs: int = 15,
         most_levels: int = 300,
         least_propensity: float = 0.05,
         random_state: int | np.random.RandomState | None = 0,
@@ -139,7 +139,8 @@ class UpliftModel(BaseEstimator):
         posterior = fit_effect(
             design,
             rows.places,
-            [(view.doubly_robust, view.doubly_robust_weight), (view.residual, view.residual_weight)],
+            view.robust,
+            (view.imputed, view.imputed_weight),
             rows.deals,
             float(np.std(rows.outcome)),
             EffectSettings(draws=self.draws, most_pairs=self.most_pairs),
