@@ -19,6 +19,7 @@ from features import UserError
 _SIZES = [5_000, 50_000, 500_000]
 _SCALES = [50_000, 200_000, 500_000, 2_000_000]
 _LARGE = 200_000
+_LARGEST_TRAINED = 500_000  # above it, the fit alone
 _WORLDS_IN_LARGE = ("crm", "smooth", "sharp")
 
 
@@ -75,7 +76,7 @@ def _run(given: argparse.Namespace) -> None:
             results.put(line)
     if given.scaling is not None or everything:
         for rows in given.scaling or _SCALES:
-            for what in scaling.LEARNERS:
+            for what in scaling.LEARNERS if rows <= _LARGEST_TRAINED else ["fit"]:
                 results.put(scaling.measure(what, rows))
     given.out.write_text(page.write(results.read()), encoding="utf-8")
     print(f"wrote {given.out}", file=sys.stderr)

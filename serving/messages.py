@@ -88,7 +88,9 @@ class Recommendation(BaseModel):
     evidence: Evidence
     playbook: list[PlaybookStage] = Field(description="This stage and the later ones.")
     missing: list[str] = Field(description="Features that were not given.")
-    unseen: list[str] = Field(description="Features with a value that the model never saw.")
+    unseen: list[str] = Field(
+        description="Features with a value that the model never saw, or too seldom to learn."
+    )
     model: ModelName
 
 

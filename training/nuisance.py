@@ -20,7 +20,7 @@ PROPENSITY_CLIP = 0.02
 _LEAST_VARIANCE = 0.02
 # Up to so many rows: trees, leaves of each, fewest rows in a leaf.
 _SIZES = ((10_000, (60, 7, 40)), (100_000, (83, 15, 80)), (math.inf, (83, 31, 200)))
-_MOST_ROWS = 100_000  # that one model is learned from: more would cost, and change nothing that is seen
+MOST_ROWS = 100_000  # that one model is learned from: more would cost, and change nothing that is seen
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,9 @@ def scores(nuisances: Nuisances, treatment: NDArray[np.bool_], outcome: Array) -
 
 
 def _thinned(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Rows of the mask, evenly thinned to at most ``_MOST_ROWS``."""
+    """Rows of the mask, evenly thinned to at most ``MOST_ROWS``."""
     rows = np.flatnonzero(mask)
-    return rows[:: -(-len(rows) // _MOST_ROWS) or 1]
+    return rows[:: -(-len(rows) // MOST_ROWS) or 1]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Experiments, runs and registered models: the only file that imports MLflow.
+"""Experiments, runs and registered models: the only file that imports MLflow, but for what MLflow runs.
 
 MLflow is imported inside the functions (it takes seconds), with its telemetry switched off and its chatter
 kept down. The store is ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` (SQLite) in the working folder with the
@@ -178,7 +178,9 @@ def promote(name: str, number: int, tracking_uri: str | None = None) -> int | No
 
 
 def rollback(name: str, tracking_uri: str | None = None) -> int:
-    """Give the title back to the champion before; return its number. Again goes further back.
+    """Give the title back to the champion before; return its number.
+
+    Again goes further back, by the version that each one took the title from when it was last promoted.
 
     Raises
     ------
