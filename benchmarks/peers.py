@@ -86,7 +86,7 @@ class CausalMLX(Peer):
                 control_effect_learner=effect,
                 treatment_effect_learner=effect,
             )
-        self.model.fit(matrix, treated, decisions.outcome, p=_within(e))
+        self.model.fit(matrix, treatment=treated, y=decisions.outcome, p=_within(e))
 
     def effect_of(self, matrix: Floats) -> Floats:
         e = _within(self.propensity.predict(matrix))

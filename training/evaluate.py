@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 Constant = tuple[ArrayLike, ArrayLike]
 
 # One-sided level at which differing effects count as shown.
-LEVEL = 0.05
+LEVEL = 0.01
 
 
 @dataclass(frozen=True)
