@@ -43,7 +43,7 @@ class EffectSettings:
 
     burn_in: int = 100
     draws: int = 200
-    false_discovery_rate: float = 0.1
+    false_discovery_rate: float = 0.02
     """Share of chosen pairs that may be there by chance (Benjamini & Hochberg 1995)."""
     most_pairs: int = 15
 
