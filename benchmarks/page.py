@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.entries import ENTRIES
-from benchmarks.words import HEAD, LALONDE, NOTES, SETTINGS, TITLES
+from benchmarks.words import CPU, HEAD, LALONDE, NOTES, SETTINGS, TITLES
 
 Run = dict[str, Any]
 OURS = "stepin"
@@ -50,7 +50,7 @@ def _summary(blocks: dict[tuple[str, int], list[Run]]) -> str:
     if not lines:
         return ""
     head = ["world", "rows", "stepin's error", "best peer", "its error", "seeds won", "90% covers", "CPU s"]
-    return "## In short\n\n" + table(head, lines)
+    return "## In short\n\n" + table(head, lines) + "\n\n" + CPU
 
 
 def _by_learner(runs: list[Run]) -> dict[str, list[Run]]:
