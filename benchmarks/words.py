@@ -55,6 +55,14 @@ effects over the same trained people; `stepin, doubly robust`: the average on th
 
 # Why, where a row needs it: (world, rows) -> words.
 NOTES: dict[tuple[str, int], str] = {
+    ("ibm", 5_000): (
+        "Effects differ less here than in the made worlds. In some seeds so few rows do not show stepin that "
+        "they differ at all, and it says little more than the average; the intervals are too narrow then."
+    ),
+    ("crm", 500_000): (
+        "With so many rows the form is what limits: an effect that comes about over the stages still to come is "
+        "no sum of terms of one and two features, and trees follow it further."
+    ),
     ("sharp", 50_000): (
         "Where three conditions must meet, no sum of terms of one and two features can follow; trees can. "
         "The rank correlation of the best peer is the better one for the same reason, and stepin's intervals "
