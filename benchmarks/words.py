@@ -60,8 +60,8 @@ NOTES: dict[tuple[str, int], str] = {
         "they differ at all, and it says little more than the average; the intervals are too narrow then."
     ),
     ("crm", 500_000): (
-        "With so many rows the form is what limits: an effect that comes about over the stages still to come is "
-        "no sum of terms of one and two features, and trees follow it further."
+        "With so many rows the form is what limits: an effect that comes about over the stages still to come "
+        "is no sum of terms of one and two features, and trees follow it further."
     ),
     ("sharp", 50_000): (
         "Where three conditions must meet, no sum of terms of one and two features can follow; trees can. "
