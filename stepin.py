@@ -8,15 +8,23 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
-from stepin_console import say, steps, waiting
+from stepin_console import left_out_line, outcome_lines, say, steps, waiting
+from stepin_places import (
+    model_folder,
+    named_model,
+    read_source,
+    refuse_place,
+    refuse_table_place,
+    refuse_unreadable,
+    write_parquet,
+)
 
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 _columns = click.option(
@@ -74,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(status)
 
 
-_OURS = ("features", "training", "serving", "stepin_console", "stepin_demo")
+_OURS = ("features", "training", "serving", "stepin_console", "stepin_demo", "stepin_places")
 
 
 def _end(sentence: str, status: int = 1) -> NoReturn:
@@ -115,7 +123,7 @@ def demo(deals: int, seed: int, out: Path, keep_serving: bool, as_json: bool) ->
     """Make the whole journey on a simulated CRM: simulate, train, register, serve, ask."""
     import stepin_demo
 
-    _refuse_place(out)
+    refuse_place(out)
 
     stepin_demo.run(deals, seed, out, keep_serving, as_json)
 
@@ -132,7 +140,7 @@ def simulate(folder: Path, deals: int, seed: int, no_effect: bool, as_json: bool
     from features.simulator import simulate as make
 
     refuse_occupied(folder)
-    _refuse_place(folder)
+    refuse_place(folder)
     with waiting(f"Simulating {deals:,} deals"):
         made = make(deals, seed, effect=not no_effect)
         made.write(folder)
@@ -169,7 +177,7 @@ def features(folder: Path, out: Path, grace_days: int, horizon_days: int, as_jso
     """Turn the CRM tables in DIR into the decision table OUT.parquet."""
     from features import build_decisions, read_tables
 
-    _refuse_table_place(out, folder)
+    refuse_table_place(out, folder)
     with waiting("Building decisions and their features"):
         decisions = build_decisions(read_tables(folder), grace_days, horizon_days)
         decisions.write(out)
@@ -179,7 +187,7 @@ def features(folder: Path, out: Path, grace_days: int, horizon_days: int, as_jso
         as_json,
         f"{out}: {len(decisions.rows):,} decisions x {decisions.features.shape[1]} features",
         *lines,
-        *_left_out_line(decisions.about["left_out_columns"]),
+        *left_out_line(decisions.about["left_out_columns"]),
     )
 
 
@@ -226,8 +234,8 @@ def train(
 
     folder = out or Path("stepin-model")
     refuse_occupied(folder, overwrite)
-    _refuse_place(folder)
-    _refuse_unreadable(source, columns)
+    refuse_place(folder)
+    refuse_unreadable(source, columns)
     if register_as is not None:
         check_name(register_as)
     policy = Policy(break_even_points=break_even, hours=hours, cost_per_hour=cost_per_hour, margin=margin)
@@ -259,7 +267,7 @@ def train(
             "facts": trained.facts,
         },
         as_json,
-        *_outcome_lines(trained, run),
+        *outcome_lines(trained, run),
     )
 
 
@@ -271,15 +279,15 @@ def train(
 @_json
 def score(model: str, source: Path, out: Path, columns: Path | None, as_json: bool) -> None:
     """Advise on every decision of SOURCE, or on the open deals of a folder of CRM tables."""
-    _refuse_table_place(out, source)
-    _refuse_unreadable(source, columns)
-    folder = _model_folder(model)
+    refuse_table_place(out, source)
+    refuse_unreadable(source, columns)
+    folder = model_folder(model)
     from training.scoring import learned_categories, score_table
 
     categories = learned_categories(folder)
     with waiting("Scoring"):
         table = score_table(folder, read_source(source, columns, True, categories))
-        _write_parquet(table, out)
+        write_parquet(table, out)
     shares = table["advice"].value_counts().to_dict()
     say(
         {"out": str(out), "decisions": len(table), "advice": shares},
@@ -305,7 +313,7 @@ def serve(model: str, host: str, port: int, workers: int) -> None:
     from serving.server import serve as run
     from serving.settings import Settings
 
-    run(Settings.from_environ({**os.environ, **_named_model(model)}), host, port, workers)
+    run(Settings.from_environ({**os.environ, **named_model(model)}), host, port, workers)
 
 
 @cli.command()
@@ -334,127 +342,6 @@ def rollback(name: str, as_json: bool) -> None:
 
     version = registry.rollback(name)
     say({"name": name, "champion": version}, as_json, f"models:/{name}@champion is version {version} again")
-
-
-def read_source(
-    source: Path, columns: Path | None, for_scoring: bool = False, categories: Collection[str] = ()
-) -> Any:
-    """Decision table from a folder of CRM tables, a decision table's file, or a flat file with `columns`.
-
-    For scoring, `categories` are the features that a model learned as such: their texts stay texts.
-    """
-    from features import DecisionTable, build_decisions, open_decisions, read_flat, read_tables
-
-    _refuse_unreadable(source, columns)
-    if source.is_dir():
-        tables = read_tables(source)
-        return open_decisions(tables) if for_scoring else build_decisions(tables)
-    if columns is not None:
-        return read_flat(source, columns, for_scoring=for_scoring, categories=categories)
-    return DecisionTable.read(source)
-
-
-def _refuse_unreadable(source: Path, columns: Path | None) -> None:
-    """Refuse a source that can be nothing that we read, before any work."""
-    from features.problems import UserError
-
-    if not source.exists():
-        raise UserError(f"{source} does not exist; name a folder of CRM tables or a file.")
-    if source.is_dir() and columns is not None:
-        raise UserError("--columns belongs to a flat file; a folder of CRM tables needs none. Leave it out.")
-    if source.is_file() and columns is None and source.suffix != ".parquet":
-        raise UserError(
-            f"{source} needs a columns file that says what its columns mean: add --columns FILE.toml."
-        )
-
-
-def _refuse_place(place: Path) -> None:
-    """Refuse a place that cannot come to be; folders above it that are missing are made later."""
-    from features.problems import UserError
-
-    above = next(folder for folder in place.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise UserError(f"{place} cannot be written: {above} is a file, not a folder. Name another place.")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"{place} cannot be written: nothing may be put into {above}. Name another place.")
-
-
-def _refuse_table_place(out: Path, source: Path) -> None:
-    """Refuse a file that cannot be written, or should not be, before any work."""
-    from features.problems import UserError
-
-    if out.suffix != ".parquet":
-        raise UserError(f"{out} should end in .parquet: the table is written as Parquet.")
-    if out.is_dir():
-        raise UserError(f"{out} is a folder; name a file in it.")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"{out} cannot be written: there is no folder {out.parent}. Make it first.")
-    if source.is_file() and out.exists() and out.samefile(source):
-        raise UserError(f"{out} is the source itself; name another file for the results.")
-    _refuse_place(out)
-
-
-def _model_folder(model: str) -> Path:
-    return Path(_named_model(model)["STEPIN_MODEL"])
-
-
-def _named_model(model: str) -> dict[str, str]:
-    """Settings that name a model; a registered one is looked up by a process of its own, with MLflow."""
-    if not model.startswith("models:"):
-        return {"STEPIN_MODEL": model}
-    from training import registry
-
-    with waiting(f"Fetching {model}"), get_context("spawn").Pool(1) as other:
-        found = other.apply(registry.locate, (model,))
-    return {
-        "STEPIN_MODEL": str(found.folder),
-        "STEPIN_MODEL_NAME": found.name,
-        "STEPIN_MODEL_VERSION": str(found.version),
-    }
-
-
-def _outcome_lines(trained: Any, run: Any) -> Iterator[str]:
-    evaluation, folder = trained.evaluation, trained.folder
-    learned = trained.facts["learned_from"]
-    judged = learned["held_out"]
-    yield (
-        f"Learned from {learned['decisions']:,} decisions. The same recipe was judged on "
-        f"{judged['decisions']:,} of them, by models that had "
-        f"{'seen older ones only.' if judged['by_time'] else 'not seen them.'}"
-    )
-    yield from _left_out_line(learned["left_out_columns"])
-    yield evaluation.verdict
-    for claim in evaluation.claims:
-        yield f"  {_amount(claim.estimate, evaluation.outcome)}  {claim.what}"
-    yield "  Advice on the held-out decisions: " + ", ".join(
-        f"{100 * share:.0f}% {advice}" for advice, share in evaluation.advice_shares.items()
-    )
-    if run and run.version:
-        yield f"Registered as version {run.version} of models:/{trained.facts['name']}"
-    yield f"Model: {folder}   Report: {folder / 'report.html'}"
-    yield f"Next: stepin serve {folder}"
-
-
-def _left_out_line(columns: Sequence[dict[str, str]]) -> Iterator[str]:
-    if columns:
-        named = ", ".join(f"{line['column']} ({line['why']})" for line in columns)
-        yield f"Left out, for they say nothing: {named}"
-
-
-def _amount(estimate: Any, outcome: str) -> str:
-    unit, factor = ("points", 100.0) if outcome == "binary" else ("", 1.0)
-    value, low, high = (factor * v for v in (estimate.value, estimate.lo, estimate.hi))
-    return f"{value:+8.1f} {unit} ({low:+.1f} to {high:+.1f})"
-
-
-def _write_parquet(table: Any, out: Path) -> None:
-    """Whole or not at all."""
-    fresh = out.with_name(f".{out.name}.part")
-    try:
-        table.to_parquet(fresh, index=False)
-        fresh.replace(out)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,42 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def outcome_lines(trained: Any, run: Any) -> Iterator[str]:
+    """What came of a training (`Trained`), and of its run where it was recorded, line by line."""
+    evaluation, folder = trained.evaluation, trained.folder
+    learned = trained.facts["learned_from"]
+    judged = learned["held_out"]
+    yield (
+        f"Learned from {learned['decisions']:,} decisions. The same recipe was judged on "
+        f"{judged['decisions']:,} of them, by models that had "
+        f"{'seen older ones only.' if judged['by_time'] else 'not seen them.'}"
+    )
+    yield from left_out_line(learned["left_out_columns"])
+    yield evaluation.verdict
+    for claim in evaluation.claims:
+        yield f"  {_amount(claim.estimate, evaluation.outcome)}  {claim.what}"
+    yield "  Advice on the held-out decisions: " + ", ".join(
+        f"{100 * share:.0f}% {advice}" for advice, share in evaluation.advice_shares.items()
+    )
+    if run and run.version:
+        yield f"Registered as version {run.version} of models:/{trained.facts['name']}"
+    yield f"Model: {folder}   Report: {folder / 'report.html'}"
+    yield f"Next: stepin serve {folder}"
+
+
+def left_out_line(columns: Sequence[dict[str, str]]) -> Iterator[str]:
+    """One line on the columns that were left out, or none."""
+    if columns:
+        named = ", ".join(f"{line['column']} ({line['why']})" for line in columns)
+        yield f"Left out, for they say nothing: {named}"
+
+
+def _amount(estimate: Any, outcome: str) -> str:
+    unit, factor = ("points", 100.0) if outcome == "binary" else ("", 1.0)
+    value, low, high = (factor * v for v in (estimate.value, estimate.lo, estimate.hi))
+    return f"{value:+8.1f} {unit} ({low:+.1f} to {high:+.1f})"
 
 
 @contextmanager

@@ -71,10 +71,9 @@ NOTES: dict[tuple[str, int], str] = {
 }
 
 CPU = """`stepin` costs more CPU than the boosted peers, several times as much at 5,000 rows and two to four
-times at 50,000: the target of half of the fastest peer's is missed. At 50,000 rows of the simulated CRM two
-fifths go into nine cross-fitted boosted models (scikit-learn's, which take about twice LightGBM's time), a
-third into the sums over rows and into the additive images that are served, a fifth into sampling the
-posterior. What it buys is the error, an interval and exact reasons."""
+times at 50,000: the target of half of the fastest peer's is missed. It goes into nine cross-fitted boosted
+models, the sums over rows, the additive images that are served, and sampling the posterior. What it buys is
+the error, an interval and exact reasons."""
 
 TITLES = {
     "crm": "The simulated CRM as a flat table",

@@ -114,10 +114,14 @@ class DecisionTable:
         """How many rows of the source are decisions, and why the others are not."""
         return tuple(FlowStep(**step) for step in self.about["flow"])
 
-    def take(self, mask: NDArray[Any] | Sequence[bool] | pd.Series) -> "DecisionTable":
-        """Return the decisions chosen by a mask of shape (n,); what they are about stays."""
-        chosen = np.asarray(mask)
-        return replace(self, rows=self.rows[chosen], features=self.features[chosen])
+    def take(self, chosen: NDArray[Any] | Sequence[bool] | pd.Series) -> "DecisionTable":
+        """Return the decisions chosen by a mask of shape (n,), or those at positions, in their order.
+
+        What they are about stays.
+        """
+        chosen = np.asarray(chosen)
+        positions = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        return replace(self, rows=self.rows.iloc[positions], features=self.features.iloc[positions])
 
     def digest(self) -> str:
         """Return the SHA-256 of the content; the order of the rows does not matter."""

@@ -12,7 +12,7 @@ from scipy import linalg
 from threadpoolctl import threadpool_limits
 
 from training.basis import Array, Place
-from training.design import Design, cross, gram, predict
+from training.design import Design, cross, gram
 
 _RIDGE = 2.0
 _STEPS = 20
@@ -62,7 +62,7 @@ def _descend(design: Design, places: Sequence[Place], target: Array, logistic: b
     ridge = np.full(design.n_columns, _RIDGE)
     ridge[0] = 1e-9
     size, last = np.inf, 0.0  # of the last two steps
-    at = predict(design, places, beta)
+    at = design.apply(places, beta)
     loss = _loss(at, target, logistic, ridge, beta)
     for _ in range(_STEPS):
         mean, weight = at, np.ones(len(target))
@@ -75,7 +75,7 @@ def _descend(design: Design, places: Sequence[Place], target: Array, logistic: b
             factor = linalg.cho_factor(curvature, lower=True, overwrite_a=True, check_finite=False)
         step = linalg.cho_solve(factor, slope, check_finite=False)
         for _ in range(_HALVINGS):
-            at = predict(design, places, beta + step)
+            at = design.apply(places, beta + step)
             new = _loss(at, target, logistic, ridge, beta + step)
             if new <= loss + 1e-9 * abs(loss):
                 break

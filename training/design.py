@@ -208,10 +208,3 @@ def _together(first: Place, second: Place, weight: Array, n_first: int, n_second
     at = first.low.astype(np.intp) * n_second + second.low
     total = np.bincount(at, weight, n_first * n_second)
     return total.astype(float, copy=False).reshape(n_first, n_second)
-
-
-def predict(design: Design, places: Sequence[Place], coefficients: Array) -> NDArray[np.float64]:
-    """Design times coefficients of shape (n_columns,) or (n_columns, k)."""
-    if coefficients.ndim == 1:
-        return design.apply(places, coefficients)
-    return np.column_stack([design.apply(places, column) for column in coefficients.T])

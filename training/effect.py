@@ -19,7 +19,7 @@ from scipy import linalg
 from threadpoolctl import threadpool_limits
 
 from training.basis import Array, Block, Place
-from training.design import Design, Sums, add_up, predict
+from training.design import Design, Sums, add_up
 from training.pairs import choose_pairs, misfit_variance, pair_tests
 
 _TAIL = {"main": 1.0, "missing": 4.0, "pair": 4.0}  # degrees of freedom of the half-t priors
@@ -90,7 +90,7 @@ def fit_effect(
     lent = _anchored(borrowed, targets)
     robust, both = _sums(design, places, targets, lent)
     first = _gibbs(both, design.blocks, unit, settings.burn_in // 2, settings.draws // 3, rng)
-    moments = _score_moments(targets, predict(design, places, first.mean))
+    moments = _score_moments(targets, design.apply(places, first.mean))
     design_effect = _design_effect(moments, clusters)
     tests = pair_tests(design, places, moments, weights, design_effect)
     if chosen := choose_pairs(tests, settings.most_pairs, settings.false_discovery_rate):
@@ -99,7 +99,7 @@ def fit_effect(
     robust, both = (sums.scaled(1.0 / design_effect) for sums in (robust, both))
     point = _gibbs(both, design.blocks, unit, settings.burn_in, settings.draws // 2, rng).mean
     doubt = _gibbs(robust, design.blocks, unit, settings.burn_in, settings.draws, rng)
-    spread = _weighted_variance(predict(design, places, point), weights)
+    spread = _weighted_variance(design.apply(places, point), weights)
     parts = [_weighted_variance(_part(design, places, i, point), weights) for i in range(len(places))]
     misfit = misfit_variance(tests, chosen, np.array(parts), spread, float(weights.sum()))
     return Posterior(design, point, doubt.draws, doubt.block_sd, misfit, design_effect)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from training import clustered
 from training.clustered import Estimate
 from training.nuisance import scores
-from training.sample import pick, sample, whole_deals
+from training.sample import sample, whole_deals
 from training.uplift import cross_fit_for_judging
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _consecutive(decisions: DecisionTable, seed: int, fresh_only: bool = False) 
     quick = (gap < usual).to_numpy(dtype=float)
     kept = _untouched(decisions, first, second) if fresh_only else np.ones(len(first), dtype=bool)
     kept[kept] = whole_deals(rows["deal_id"].iloc[first[kept]], MOST_ROWS, seed)
-    return _Pairs(pick(decisions, first[kept]), pick(decisions, second[kept]), quick[kept])
+    return _Pairs(decisions.take(first[kept]), decisions.take(second[kept]), quick[kept])
 
 
 def _untouched(decisions: DecisionTable, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray:

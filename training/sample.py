@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,14 +16,7 @@ def sample(decisions: DecisionTable, most_rows: int, seed: int) -> DecisionTable
     """At most `most_rows` decisions of whole deals, ordered by their ids."""
     chosen = np.flatnonzero(whole_deals(decisions.rows["deal_id"], most_rows, seed))
     ids = decisions.rows.index.to_numpy(dtype=str)[chosen]
-    return pick(decisions, chosen[np.argsort(ids, kind="stable")])
-
-
-def pick(decisions: DecisionTable, positions: NDArray[np.int64]) -> DecisionTable:
-    """The decisions at these positions, in their order."""
-    return replace(
-        decisions, rows=decisions.rows.iloc[positions], features=decisions.features.iloc[positions]
-    )
+    return decisions.take(chosen[np.argsort(ids, kind="stable")])
 
 
 def whole_deals(deal_ids: NDArray | pd.Series, most_rows: int, seed: int) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from training.nuisance import Nuisances
-from training.sample import pick, whole_deals
+from training.sample import whole_deals
 from training.uplift import cross_fit_for_judging
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def measured(
         return None
     if len(decisions.X) > most_rows:
         drawn = np.flatnonzero(whole_deals(decisions.rows["deal_id"], most_rows, seed))
-        decisions, supported = pick(decisions, drawn), supported[drawn]
+        decisions, supported = decisions.take(drawn), supported[drawn]
         nuisances = _refitted(decisions, [], seed, n_jobs)
     blind = _refitted(decisions, made_of_it, seed, n_jobs)
     known, without = (_left(decisions, each, supported) for each in (nuisances, blind))

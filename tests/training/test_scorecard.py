@@ -9,7 +9,7 @@ from training import model_folder
 from training.additive import fit_additive
 from training.basis import learn_levels, learn_number
 from training.compile import compile_scorecard
-from training.design import make_design, predict
+from training.design import make_design
 from training.effect import Posterior
 from training.scorecard import BadValue, Scorecard, Support
 
@@ -60,7 +60,8 @@ def fitted(columns):
 def test_look_ups_equal_the_design_they_were_compiled_from(fitted, columns):
     card, posterior, places, _ = fitted
     answers = card.evaluate(columns)
-    by_design = predict(posterior.design, places, np.column_stack([posterior.mean, posterior.draws.T]))
+    each = [posterior.mean, *posterior.draws]
+    by_design = np.column_stack([posterior.design.apply(places, coefficients) for coefficients in each])
     np.testing.assert_allclose(answers.uplift, by_design[:, 0], rtol=0, atol=1e-9)
     spread = np.mean((by_design[:, 1:] - by_design[:, :1]) ** 2, axis=1)
     np.testing.assert_allclose(answers.sd**2, spread + 0.0004, rtol=1e-9)
