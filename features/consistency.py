@@ -23,7 +23,7 @@ def check_consistency(tables: Tables, now: pd.Timestamp, sources: Mapping[str, s
     ------
     TableError
         The first contradiction found: unknown ids, one row twice, dates in the future, times out of order,
-        several currencies.
+        several currencies, changes of what cannot change.
     """
     for findings in (
         _unknown_ids(tables),
@@ -32,6 +32,7 @@ def check_consistency(tables: Tables, now: pd.Timestamp, sources: Mapping[str, s
         _closing(tables.deals),
         _order_of_times(tables),
         _currencies(tables.deals),
+        _changes(tables),
     ):
         for name, column, expected, bad in findings:
             if bad.any():
@@ -46,6 +47,8 @@ def _unknown_ids(tables: Tables) -> Iterator[Finding]:
         ("deals", "customer_id", "customers"),
         ("stage_entries", "deal_id", "deals"),
         ("involvements", "deal_id", "deals"),
+        ("activities", "deal_id", "deals"),
+        ("deal_changes", "deal_id", "deals"),
         ("relationships", "partner_id", "partners"),
         ("relationships", "customer_id", "customers"),
     ):
@@ -90,3 +93,20 @@ def _currencies(deals: pd.DataFrame) -> Iterator[Finding]:
     expected = f"should hold one currency; came {named}: convert the amounts to one"
     others = deals["currency"].notna() & (deals["currency"] != (counts.index[0] if len(counts) else ""))
     yield "deals", "currency", expected, others
+
+
+def _changes(tables: Tables) -> Iterator[Finding]:
+    changes = tables.deal_changes
+    fixed = ("deal_id", "partner_id", "customer_id", "created_at", "outcome", "closed_at")
+    may_change = [str(column) for column in tables.deals.columns if column not in fixed]
+    expected = f"should name a column of deals that can change, one of {', '.join(may_change)}"
+    yield "deal_changes", "column", expected, ~changes["column"].isin(may_change)
+    is_amount = changes["column"] == "amount"
+    numbers = pd.to_numeric(changes["value"], errors="coerce")
+    bad = is_amount & changes["value"].notna() & ~(numbers.between(0, float("inf"), inclusive="left"))
+    yield "deal_changes", "value", "should be a number of 0 or more where the column is amount", bad
+    keys = ["deal_id", "column", "changed_at"]
+    twice = changes.duplicated(keys, keep=False)
+    yield "deal_changes", None, f"should hold each ({', '.join(keys)}) once; came more than once", twice
+    early = changes["changed_at"] < changes["deal_id"].map(tables.deals.set_index("deal_id")["created_at"])
+    yield "deal_changes", "changed_at", "should not lie before the deal's created_at", early

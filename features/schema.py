@@ -51,7 +51,7 @@ def check(tables: Tables, clock: Clock = utc_now, sources: Mapping[str, str] | N
     TableError
         One table and column; says what was expected, what came, and the first five rows' ids.
     """
-    named = {name: (sources or {}).get(name, name) for name in TABLE_NAMES}
+    named = {name: (sources or {}).get(name, name) for name in COLUMNS}
     checked: dict[str, Any] = {
         name: _check_table(name, table, named[name]) for name, table in tables.by_name().items()
     }
@@ -75,8 +75,8 @@ def read_tables(folder: Path, clock: Clock = utc_now) -> Tables:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; give a folder with {', '.join(TABLE_NAMES)}.")
-    files = {name: _find_file(folder, name) for name in TABLE_NAMES}
-    missing = [name for name, file in files.items() if file is None]
+    files = {name: _find_file(folder, name) for name in COLUMNS}
+    missing = [name for name in TABLE_NAMES if files[name] is None]
     if missing:
         raise UserError(
             f"{folder} lacks {', '.join(missing)}: each of {', '.join(TABLE_NAMES)} is needed, "

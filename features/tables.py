@@ -1,7 +1,7 @@
 """The CRM tables: which columns each has, of which type, and what one export of them is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import pandas as pd
@@ -85,9 +85,24 @@ COLUMNS: Mapping[str, Mapping[str, Column]] = {
         "executive_contact": _BOOLEAN,
         "recorded_at": _TIME,
     },
+    "activities": {
+        "deal_id": _ID,
+        "by": Column("text", required=True, one_of=("vendor", "partner")),
+        "happened_at": _TIME_NEEDED,
+        "kind": _TEXT,
+        "recorded_at": _TIME,
+    },
+    "deal_changes": {
+        "deal_id": _ID,
+        "column": _ID,
+        "value": _TEXT,
+        "changed_at": _TIME_NEEDED,
+        "recorded_at": _TIME,
+    },
 }
-TABLE_NAMES = tuple(COLUMNS)
-MAY_BE_EMPTY = ("involvements", "relationships")
+OPTIONAL = ("activities", "deal_changes")  # a folder without their files has none of them
+TABLE_NAMES = tuple(name for name in COLUMNS if name not in OPTIONAL)
+MAY_BE_EMPTY = ("involvements", "relationships", *OPTIONAL)
 DTYPES: Mapping[str, Any] = {
     "text": "str",
     "time": pd.DatetimeTZDtype("us", "UTC"),
@@ -96,14 +111,23 @@ DTYPES: Mapping[str, Any] = {
 }
 
 
+def empty_table(name: str) -> pd.DataFrame:
+    """Return a table without rows, every column in its type."""
+    return pd.DataFrame(
+        {column: pd.Series(dtype=DTYPES[rule.kind]) for column, rule in COLUMNS[name].items()}
+    )
+
+
 @dataclass(frozen=True)
 class Tables:
-    """The six CRM tables of one export.
+    """The CRM tables of one export: six that every export has, and two that some have.
 
     Attributes
     ----------
     deals, stage_entries, involvements, partners, customers, relationships
         Columns as in ``COLUMNS``; further columns of deals, partners and customers may follow.
+    activities : what vendor and partner each did with the customer, where that is on record
+    deal_changes : what columns of ``deals`` held before, where that is on record; ``value`` as text
     exported_at : the "now" of the export (UTC): nothing after it is known. ``check`` sets it to the newest
         time in any of the tables where it is not given.
     """
@@ -114,6 +138,8 @@ class Tables:
     partners: pd.DataFrame
     customers: pd.DataFrame
     relationships: pd.DataFrame
+    activities: pd.DataFrame = field(default_factory=lambda: empty_table("activities"))
+    deal_changes: pd.DataFrame = field(default_factory=lambda: empty_table("deal_changes"))
     exported_at: pd.Timestamp | None = None
 
     @property
@@ -123,7 +149,7 @@ class Tables:
 
     def by_name(self) -> dict[str, pd.DataFrame]:
         """Return the tables by their names, in the order of the surface."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name in COLUMNS}
+        return {name: getattr(self, name) for name in (each.name for each in fields(self)) if name in COLUMNS}
 
 
 def newest_time(tables: Tables) -> pd.Timestamp:

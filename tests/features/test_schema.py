@@ -36,7 +36,8 @@ SMALL = {
 
 def small(**changes):
     """Three deals as a CSV would bring them; ``deals={"amount": [...]}`` replaces or adds columns."""
-    return Tables(**{name: pd.DataFrame(SMALL[name] | changes.get(name, {})) for name in SMALL})
+    named = SMALL | {name: SMALL.get(name, {}) | columns for name, columns in changes.items()}
+    return Tables(**{name: pd.DataFrame(columns) for name, columns in named.items()})
 
 
 def test_every_column_of_the_surface_is_there_in_its_type(the_clock):
@@ -220,6 +221,38 @@ REFUSALS = {
     ),
 }
 
+CHANGE = {"deal_id": ["D1"], "column": ["amount"], "value": ["100"], "changed_at": ["2024-02-01"]}
+TOUCH = {"deal_id": ["D1"], "by": ["vendor"], "happened_at": ["2024-02-01"]}
+REFUSALS |= {
+    "an activity by neither": (
+        {"activities": TOUCH | {"by": ["us"]}},
+        "activities: column 'by' should be one of vendor, partner; came 'us' (1 row: D1).",
+    ),
+    "an activity on no deal": (
+        {"activities": TOUCH | {"deal_id": ["D9"]}},
+        "activities: column 'deal_id' should name a row of deals; came an id that is not there (1 row: D9).",
+    ),
+    "a change of the outcome": (
+        {"deal_changes": CHANGE | {"column": ["outcome"]}},
+        "deal_changes: column 'column' should name a column of deals that can change, one of amount, "
+        "currency, product_line, deal_type, lead_source, competitor (1 row: D1).",
+    ),
+    "a change to an amount that is none": (
+        {"deal_changes": CHANGE | {"value": ["1.234,56"]}},
+        "deal_changes: column 'value' should be a number of 0 or more where the column is amount "
+        "(1 row: D1).",
+    ),
+    "two changes at once": (
+        {"deal_changes": {name: values * 2 for name, values in CHANGE.items()}},
+        "deal_changes should hold each (deal_id, column, changed_at) once; came more than once "
+        "(2 rows: D1, D1).",
+    ),
+    "a change before the deal": (
+        {"deal_changes": CHANGE | {"changed_at": ["2023-12-31"]}},
+        "deal_changes: column 'changed_at' should not lie before the deal's created_at (1 row: D1).",
+    ),
+}
+
 
 @pytest.mark.parametrize(("changes", "message"), REFUSALS.values(), ids=REFUSALS)
 def test_a_bad_table_is_refused_in_one_sentence(the_clock, changes, message):
@@ -250,6 +283,13 @@ def test_only_involvements_and_relationships_may_be_empty(the_clock):
     with pytest.raises(UserError) as refusal:
         check(replace(tables, stage_entries=tables.stage_entries[:0]), the_clock)
     assert str(refusal.value) == "stage_entries holds no rows; at least one is needed."
+
+
+def test_an_emptied_amount_and_one_that_changed_are_changes(the_clock):
+    both = {name: values * 2 for name, values in CHANGE.items()}
+    both |= {"value": ["", "5"], "changed_at": ["2024-02-01", "2024-02-02"]}
+    changes = check(small(deal_changes=both), the_clock).deal_changes
+    assert changes["value"].isna().tolist() == [True, False]
 
 
 class TestFolder:
