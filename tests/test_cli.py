@@ -22,9 +22,9 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import stepin
-import stepin_console
-import stepin_demo
 import training.config
+from stepin_cli import console as stepin_console
+from stepin_cli import demo as stepin_demo
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"

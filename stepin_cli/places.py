@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from stepin_console import waiting
+from stepin_cli.console import waiting
 
 
 def read_source(

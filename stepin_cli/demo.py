@@ -24,7 +24,7 @@ from rich.table import Table
 from features import DecisionTable, open_decisions, read_tables
 from features.problems import UserError
 from features.simulator import FEWEST_DEALS
-from stepin_console import as_one_document
+from stepin_cli.console import as_one_document
 from training.against_truth import AgainstTruth, against_truth
 
 MARK = ".stepin-demo"
