@@ -1,0 +1,72 @@
+"""Commands that make tables: a simulated CRM, and the decision table."""
+
+from pathlib import Path
+
+import click
+
+from stepin_cli.console import left_out_line, say, waiting
+from stepin_cli.options import as_json_option, path_type, seed_option
+from stepin_cli.places import refuse_place, refuse_table_place
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=path_type)
+@click.option("--deals", default=20_000, show_default=True, help="Deals to simulate.")
+@seed_option
+@click.option("--no-effect", is_flag=True, help="Make the vendor's help worth exactly nothing.")
+@as_json_option
+def simulate(folder: Path, deals: int, seed: int, no_effect: bool, as_json: bool) -> None:
+    """Write the tables of a simulated CRM, whose truth is known, to DIR."""
+    from features.simulator import refuse_occupied
+    from features.simulator import simulate as make
+
+    refuse_occupied(folder)
+    refuse_place(folder)
+    with waiting(f"Simulating {deals:,} deals"):
+        made = make(deals, seed, effect=not no_effect)
+        made.write(folder)
+    counts = {name: len(table) for name, table in made.tables.by_name().items()}
+    average = float(made.truth["uplift"].mean())
+    say(
+        {"folder": str(folder), "rows": counts, "true_average_uplift_points": 100 * average},
+        as_json,
+        f"{folder}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()),
+        f"The truth lies apart in {folder / 'truth.parquet'}: {100 * average:+.1f} points on average.",
+        f"Next: stepin train {folder} --out MODEL",
+    )
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=path_type)
+@click.argument("out", metavar="OUT.parquet", type=path_type)
+@click.option(
+    "--grace-days",
+    type=click.IntRange(1, 3650),
+    default=14,
+    show_default=True,
+    help="Days within which stepping in counts.",
+)
+@click.option(
+    "--horizon-days",
+    type=click.IntRange(1, 3650),
+    default=180,
+    show_default=True,
+    help="Days within which a win counts.",
+)
+@as_json_option
+def features(folder: Path, out: Path, grace_days: int, horizon_days: int, as_json: bool) -> None:
+    """Turn the CRM tables in DIR into the decision table OUT.parquet."""
+    from features import build_decisions, read_tables
+
+    refuse_table_place(out, folder)
+    with waiting("Building decisions and their features"):
+        decisions = build_decisions(read_tables(folder), grace_days, horizon_days)
+        decisions.write(out)
+    lines = [f"  {step['n']:>9,}  {step['what']}: {step['why']}" for step in decisions.about["flow"]]
+    say(
+        {"decisions": len(decisions.rows), "out": str(out), "about": decisions.about},
+        as_json,
+        f"{out}: {len(decisions.rows):,} decisions x {decisions.features.shape[1]} features",
+        *lines,
+        *left_out_line(decisions.about["left_out_columns"]),
+    )
