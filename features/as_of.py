@@ -66,6 +66,8 @@ class EventLog:
         self._times, ranks = np.unique(known_at[order], return_inverse=True)
         self._step = len(self._times) + 1
         self._places = keys[order] * self._step + ranks
+        every_key = np.arange(keys.max(initial=-1) + 2)
+        self._starts = np.searchsorted(self._places, every_key * self._step)
         summed = pd.Series(weights[order]).groupby(keys[order], sort=False).cumsum()
         self._sums = summed.to_numpy(dtype=np.float64)
 
@@ -96,9 +98,12 @@ class EventLog:
         return np.where((last == but_not) & (last >= 0), one_before, last)
 
     def _range(self, keys: Ints, moments: Ints) -> tuple[Ints, Ints]:
-        base = np.maximum(keys, 0) * self._step
-        start = np.searchsorted(self._places, base)
-        stop = np.searchsorted(self._places, base + np.searchsorted(self._times, moments))
+        known = np.clip(keys, 0, len(self._starts) - 1)
+        asked = known * self._step + np.searchsorted(self._times, moments)
+        order = np.argsort(asked)  # sorted questions find what they need in the cache
+        stop = np.empty_like(asked)
+        stop[order] = np.searchsorted(self._places, asked[order])
+        start = self._starts[known]
         return start, np.where(keys >= 0, stop, start)
 
 

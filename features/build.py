@@ -290,7 +290,9 @@ def _names_each_row(values: pd.Series) -> bool:
 
 
 def _codes(ids: pd.Series, of: pd.Series) -> Ints:
-    return pd.Index(of).get_indexer(pd.Index(ids)).astype(np.int64)
+    """Return where each id stands in ``of``, which holds each once; -1 where it does not."""
+    found = pd.factorize(pd.concat([of, ids], ignore_index=True))[0][len(of) :].astype(np.int64)
+    return np.where(found < len(of), found, -1)
 
 
 def _levels(values: pd.Series) -> np.ndarray:
