@@ -73,15 +73,14 @@ class EventLog:
 
     def count(self, keys: Ints, moments: Ints) -> Ints:
         """Return how many events of each key are known before its moment, shape (n_questions,)."""
-        start, stop = self._range(keys, moments)
-        return stop - start
+        return self.count_and_total(keys, moments)[0]
 
-    def total(self, keys: Ints, moments: Ints) -> Floats:
-        """Return the sum of their weights, 0 where there are none."""
+    def count_and_total(self, keys: Ints, moments: Ints) -> tuple[Ints, Floats]:
+        """Return how many there are, and the sum of their weights, 0 where there are none."""
         start, stop = self._range(keys, moments)
         if not len(self.rows):
-            return np.zeros(len(keys))
-        return np.where(stop > start, self._sums[np.maximum(stop - 1, 0)], 0.0)
+            return stop - start, np.zeros(len(keys))
+        return stop - start, np.where(stop > start, self._sums[np.maximum(stop - 1, 0)], 0.0)
 
     def last_row(self, keys: Ints, moments: Ints, but_not: Ints | None = None) -> Ints:
         """Return the position of the last event known before each moment, -1 where there is none.

@@ -161,20 +161,20 @@ def _partner_usual(history: _History, asked: _Asked) -> Floats:
     has = ~np.isnan(history.amount)
     log = EventLog(history.partner, np.where(has, history.created, NEVER), np.where(has, history.amount, 0.0))
     own = has[asked.deal] & (history.created[asked.deal] < asked.moment)
-    count = log.count(asked.partner, asked.moment) - own
-    total = log.total(asked.partner, asked.moment) - np.where(own, history.amount[asked.deal], 0.0)
-    return _ratio(total, count)
+    count, total = log.count_and_total(asked.partner, asked.moment)
+    return _ratio(total - np.where(own, history.amount[asked.deal], 0.0), count - own)
 
 
 def _partner(tables: Tables, history: _History, asked: _Asked) -> Columns:
     partners = tables.partners
     everybody = np.zeros_like(history.partner)
     nobody_else = np.zeros_like(asked.partner)
-    closed_of_all = EventLog(everybody, history.closed).count(nobody_else, asked.moment)
-    won_of_all = EventLog(everybody, history.won).count(nobody_else, asked.moment)
+    is_won = (history.won != NEVER).astype(np.float64)
+    closings_of_all = EventLog(everybody, history.closed, is_won)
+    closed_of_all, won_of_all = closings_of_all.count_and_total(nobody_else, asked.moment)
     prior = np.where(closed_of_all > 0, won_of_all / np.maximum(closed_of_all, 1), PRIOR_WITHOUT_HISTORY)
-    closed = EventLog(history.partner, history.closed).count(asked.partner, asked.moment)
-    won = EventLog(history.partner, history.won).count(asked.partner, asked.moment)
+    closings = EventLog(history.partner, history.closed, is_won)
+    closed, won = closings.count_and_total(asked.partner, asked.moment)
     with_product = _others(history.partner_product, history.won, asked)
     return {
         "partner_id": _category(partners["partner_id"], asked.partner),
