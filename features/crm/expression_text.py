@@ -1,0 +1,257 @@
+"""A mapping's expressions, conditions and steps: from TOML to `language`, refusing what nobody knows."""
+
+import re
+from collections.abc import Mapping as Dictionary
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from features.crm.language import (
+    Alias,
+    Cases,
+    Changed,
+    Condition,
+    Expression,
+    FileRule,
+    FirstOf,
+    Fixed,
+    Latest,
+    LookUp,
+    Step,
+    Translated,
+    Unpivot,
+)
+from features.problems import UserError
+
+_OTHER = ("keep", "blank", "refuse", "pass_over")
+_TESTS = ("in", "not_in", "in_set", "not_in_set", "blank", "matches", "at_least", "below", "differs_from")
+
+
+class Parser:
+    """Knows the files, named lists and sets of one mapping.
+
+    Parameters
+    ----------
+    name : the mapping's name, for errors
+    files : its files; their aliases are the only ones known
+    values : named lists of values
+    sets : names of sets
+    added : further aliases of a file, such as an unpivot makes
+    """
+
+    def __init__(
+        self,
+        name: str,
+        files: Dictionary[str, FileRule],
+        values: Dictionary[str, Dictionary[str, str]],
+        sets: Sequence[str],
+        added: Dictionary[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        self.name = name
+        self._files, self._values, self._sets = files, values, sets
+        self._added = added or {}
+
+    def with_aliases(self, file: str, aliases: tuple[str, ...]) -> "Parser":
+        """Return a parser that knows further aliases of a file."""
+        added = {**self._added, file: (*self._added.get(file, ()), *aliases)}
+        return Parser(self.name, self._files, self._values, self._sets, added)
+
+    def file(self, name: object, where: str) -> str:
+        """Return a file's name; refuse an unknown one."""
+        if not isinstance(name, str) or name not in self._files:
+            known = ", ".join(self._files)
+            raise UserError(f"{where}: {name!r} is no file of the mapping. Known files: {known}.")
+        return name
+
+    def alias(self, name: object, file: str, where: str) -> str:
+        """Return an alias of a file; refuse an unknown one."""
+        rule = self._files[file]
+        known = (*rule.columns, *rule.patterns, *self._added.get(file, ()))
+        if not isinstance(name, str) or name not in known:
+            near = get_close_matches(str(name), known, n=3) or known
+            raise UserError(f"{where}: [files.{file}] has no alias {name!r}. Nearest: {', '.join(near)}.")
+        return name
+
+    def expression(self, text: Any, file: str, where: str) -> Expression:
+        """Read what stands for one column."""
+        if isinstance(text, str):
+            return Alias(self.alias(text, file, where))
+        if isinstance(text, list) and text:
+            return FirstOf(tuple(self.expression(item, file, where) for item in text))
+        if isinstance(text, dict):
+            for key, reader in (
+                ("text", self._fixed),
+                ("number", self._fixed),
+                ("flag", self._fixed),
+                ("of", self._translated),
+                ("file", self._look_up),
+                ("cases", self._cases),
+            ):
+                if key in text:
+                    return reader(text, file, where)
+        raise UserError(f"{where}: {text!r} says no value; see the language in features/crm/mapping.py.")
+
+    def _fixed(self, text: dict[str, Any], _file: str, where: str) -> Expression:
+        if len(text) != 1:
+            raise UserError(f"{where}: {text!r} should have one key only.")
+        value = next(iter(text.values()))
+        if not isinstance(value, str | int | float | bool):
+            raise UserError(f"{where}: {text!r} should be a text, a number or a flag.")
+        return Fixed(value)
+
+    def _translated(self, text: dict[str, Any], file: str, where: str) -> Expression:
+        self._keys(text, ("of", "values", "other", "because"), where)
+        values = text.get("values", {})
+        if isinstance(values, str):
+            if values not in self._values:
+                known = ", ".join(self._values) or "none"
+                raise UserError(f"{where}: there is no [values.{values}]. Known: {known}.")
+            values = self._values[values]
+        if not isinstance(values, dict) or not all(isinstance(each, str) for each in values.values()):
+            raise UserError(f"{where}: values should be a list's name or texts for texts; came {values!r}.")
+        other = text.get("other", "keep")
+        if other not in _OTHER:
+            raise UserError(f"{where}: other should be one of {', '.join(_OTHER)}; came {other!r}.")
+        folded = {key.strip().casefold(): value for key, value in values.items()}
+        return Translated(
+            self.expression(text["of"], file, where), folded, other, str(text.get("because", ""))
+        )
+
+    def _look_up(self, text: dict[str, Any], file: str, where: str) -> Expression:
+        self._keys(text, ("file", "by", "match", "column", "rows", "pick", "at"), where)
+        other = self.file(text["file"], where)
+        match = text.get("match", self._files[other].key)
+        if match is None:
+            raise UserError(f'{where}: [files.{other}] has no key; write match = "alias" in the look-up.')
+        if "by" not in text or "column" not in text:
+            raise UserError(f"{where}: a look-up needs by and column; came {text!r}.")
+        pick = text.get("pick", "last")
+        if pick not in ("last", "first"):
+            raise UserError(f"{where}: pick should be last or first; came {pick!r}.")
+        steps, added = self.steps(text.get("rows", []), other, where)
+        scoped = self.with_aliases(other, added)
+        return LookUp(
+            file=other,
+            by=self.expression(text["by"], file, where),
+            match=self.alias(match, other, where),
+            column=scoped.alias(text["column"], other, where),
+            rows=steps,
+            pick=pick,
+            at=None if text.get("at") is None else scoped.alias(text["at"], other, where),
+        )
+
+    def _cases(self, text: dict[str, Any], file: str, where: str) -> Expression:
+        self._keys(text, ("cases", "otherwise"), where)
+        cases = []
+        for case in text["cases"]:
+            self._keys(case, ("where", "then"), where)
+            if "where" not in case or "then" not in case:
+                raise UserError(f"{where}: a case needs where and then; came {case!r}.")
+            conditions = tuple(self.condition(item, file, where) for item in case["where"])
+            cases.append((conditions, self.expression(case["then"], file, where)))
+        otherwise = text.get("otherwise")
+        last = None if otherwise is None else self.expression(otherwise, file, where)
+        return Cases(tuple(cases), last)
+
+    def condition(self, text: Any, file: str, where: str, step: bool = False) -> Condition:
+        """Read a condition; a step's needs to say what becomes of the rows that fail it."""
+        if not isinstance(text, dict) or "column" not in text:
+            raise UserError(f"{where}: {text!r} is no condition; it needs a column and a test.")
+        self._keys(text, ("column", *_TESTS, "because", "refuse"), where)
+        if not any(test in text for test in _TESTS):
+            raise UserError(f"{where}: {text!r} has no test. Known tests: {', '.join(_TESTS)}.")
+        if step and not (text.get("because") or text.get("refuse")):
+            raise UserError(f'{where}: {text!r} should say because = "..." or refuse = "...".')
+        negated = "not_in" in text or "not_in_set" in text
+        if negated and ("in" in text or "in_set" in text):
+            raise UserError(f"{where}: {text!r} has both in and not_in; write two conditions.")
+        texts = text.get("in", text.get("not_in"))
+        named = text.get("in_set", text.get("not_in_set", []))
+        sets = (named,) if isinstance(named, str) else tuple(named)
+        for name in sets:
+            if name not in self._sets:
+                raise UserError(
+                    f"{where}: there is no [sets.{name}]. Known: {', '.join(self._sets) or 'none'}."
+                )
+        self._check_pattern(text.get("matches"), where)
+        return Condition(
+            of=self.expression(text["column"], file, where),
+            texts=self._listed(texts, where),
+            sets=sets,
+            negated=negated,
+            blank=text.get("blank"),
+            matches=text.get("matches"),
+            at_least=text.get("at_least"),
+            below=text.get("below"),
+            differs_from=(
+                self.expression(text["differs_from"], file, where) if "differs_from" in text else None
+            ),
+            because=str(text.get("because", "")),
+            refuse=str(text.get("refuse", "")),
+        )
+
+    def _listed(self, texts: object, where: str) -> tuple[str, ...] | None:
+        if texts is None:
+            return None
+        if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
+            raise UserError(f"{where}: in and not_in should be lists of texts; came {texts!r}.")
+        return tuple(each.strip().casefold() for each in texts)
+
+    def _check_pattern(self, pattern: object, where: str) -> None:
+        if pattern is None:
+            return
+        try:
+            re.compile(str(pattern))
+        except re.error as error:
+            raise UserError(f"{where}: the pattern '{pattern}' is none: {error}.") from None
+
+    def steps(self, texts: list[Any], file: str, where: str) -> tuple[tuple[Step, ...], tuple[str, ...]]:
+        """Read steps in their order, and the aliases that they make."""
+        parser, steps = self, list[Step]()
+        added: tuple[str, ...] = ()
+        for text in texts:
+            step = parser._step(text, file, f"{where} rows")
+            if isinstance(step, Unpivot):
+                added = (*added, step.name, step.value)
+                parser = self.with_aliases(file, added)
+            steps.append(step)
+        return tuple(steps), added
+
+    def _step(self, text: Any, file: str, where: str) -> Step:
+        if not isinstance(text, dict):
+            raise UserError(f"{where}: {text!r} is no step.")
+        if "column" in text:
+            return self.condition(text, file, where, step=True)
+        because = str(text.get("because", ""))
+        if not because:
+            raise UserError(f'{where}: {text!r} should say because = "...".')
+        if "changed" in text:
+            self._keys(text, ("changed", "by", "at", "because"), where)
+            columns = tuple(self.alias(name, file, where) for name in text["changed"])
+            by, at = (self.alias(text.get(key), file, where) for key in ("by", "at"))
+            return Changed(columns, by, at, because)
+        if "latest" in text:
+            self._keys(text, ("latest", "at", "because"), where)
+            by, at = (self.alias(text.get(key), file, where) for key in ("latest", "at"))
+            return Latest(by, at, because)
+        if "unpivot" in text:
+            return self._unpivot(text, file, where, because)
+        raise UserError(f"{where}: {text!r} is no step; see the language in features/crm/mapping.py.")
+
+    def _unpivot(self, text: dict[str, Any], file: str, where: str, because: str) -> Step:
+        self._keys(text, ("unpivot", "name", "value", "because"), where)
+        name, value, columns = text.get("name"), text.get("value"), text["unpivot"]
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise UserError(f"{where}: an unpivot needs name and value, the aliases it makes.")
+        if isinstance(columns, str):
+            wide = self.alias(columns, file, where)
+            if wide not in self._files[file].patterns:
+                raise UserError(f"{where}: '{wide}' is one column; an unpivot needs a pattern.")
+            return Unpivot(name, value, wide=wide, because=because)
+        pairs = tuple((each, self.alias(alias, file, where)) for each, alias in columns.items())
+        return Unpivot(name, value, columns=pairs, because=because)
+
+    def _keys(self, text: Dictionary[str, Any], known: tuple[str, ...], where: str) -> None:
+        for key in text:
+            if key not in known:
+                raise UserError(f"{where} has an unknown key '{key}'. Known keys: {', '.join(known)}.")

@@ -1,0 +1,325 @@
+"""Read a mapping: a TOML file that says what the columns of a CRM's export mean.
+
+Copy one that comes with stepin (``features/crm/salesforce.toml``), change it, give it with ``--map``. All
+texts are compared after trimming and whatever their capitals. The whole language:
+
+    crm = "salesforce"                     # a word for the CRM
+    title = "Salesforce"                   # how people call it
+    cannot_know = ["..."]                  # sentences on what an export of it does not hold
+
+    [reading]                              # everything is optional
+    blank = ["", "null"]                   # texts that mean nothing
+    timezone = "Europe/Berlin"             # of times without an offset; default UTC
+    dates = "month first"                  # or "day first": 02/03/2026 where a column cannot decide
+    decimal = ","                          # or ".": 1.234 where a column cannot decide
+    earliest_year = 1990                   # times before it stand for blanks
+
+    [files.history]                        # a file of the export, found by its columns, not its name
+    about = "OpportunityHistory"           # how people call it, for messages
+    recognised_by = ["deal", "at"]         # aliases that must be there; several files may fit: parts
+    needed = true                          # the CRM is recognised by these; default false
+    key = "id"                             # the alias that look-ups match; default none
+    rows = [{ column = "deleted", not_in = ["true"], because = "deleted in the CRM" }]
+    [files.history.columns]                # alias = spellings of the header, first found
+    deal = "OpportunityId"
+    at = ["CreatedDate", "Created Date"]
+    entered = { pattern = "hs_v2_date_entered_(?P<name>.+)" }      # many columns; see unpivot
+
+    [values.kinds]                         # a named list for `values` below
+    "Pre-Sales Consultant" = "technical"
+
+    [sets.closed]                          # a named set for `in_set` below
+    texts = ["Closed Won"]                 # given ones, and those found in columns of the export
+    found = [{ file = "deals", column = "stage", rows = [{ column = "is_closed", in = ["true"] }] }]
+
+    [[never]]                              # columns that are known and not used
+    columns = ["Probability"]
+    because = "it knows the outcome"
+
+    [[stage_entries]]                      # a block: rows of one file become rows of this table
+    from = "history"                       # skipped where the export lacks the file
+    rows = [STEP, ...]                     # in this order
+    [stage_entries.columns]                # one expression for each column of the table
+    deal_id = "deal"
+
+Tables: deals, stage_entries, involvements, partners, customers, relationships, activities, deal_changes.
+A table may have several blocks; a deal, partner or customer that an earlier block knows is passed over.
+
+An EXPRESSION is
+    "alias"                                a column of the file; absent ones are blank
+    ["a", "b", EXPRESSION]                 the first that is not blank
+    { text = "won" }, { number = 3 }, { flag = true }
+    { of = EXPRESSION, values = { "Neukunde" = "new_business" }, other = "keep" }
+                                           or values = "kinds", a named list; other: keep (default), blank,
+                                           refuse or pass_over (with because = "...")
+    { file = "users", by = EXPRESSION, column = "type" }
+                                           a look-up: the row of that file whose key (or match = "alias") is
+                                           ``by``; of several the last, or pick = "first", in the order of
+                                           at = "alias" (default: of the file), after rows = [STEP, ...]
+    { cases = [{ where = [CONDITION, ...], then = EXPRESSION }, ...], otherwise = EXPRESSION }
+
+A CONDITION is { column = EXPRESSION } and one or more tests
+    in = ["true"], not_in = ["true"], in_set = "closed", not_in_set = "closed", blank = true,
+    matches = "pattern" (the whole text), at_least = 1, below = 1 (numbers), differs_from = EXPRESSION
+
+A STEP is
+    a CONDITION with because = "..."       rows of which it does not hold are passed over, by that name
+    a CONDITION with refuse = "..."        ... are refused, with that reason
+    { changed = ["stage"], by = "deal", at = "at", because = "..." }
+                                           rows of which no such column differs from the row before of the
+                                           same deal are passed over
+    { latest = "deal", at = "at", because = "..." }
+                                           all but the latest row of each deal are passed over
+    { unpivot = { "New" = "created", "Accepted" = "accepted" }, name = "stage", value = "entered",
+      because = "..." }                    a row for each of the columns that is not blank; then the aliases
+                                           ``stage`` and ``entered`` are there. unpivot = "entered" takes
+                                           the columns of a pattern; their name is its group ``name``
+
+A block may also have
+    keep = ["region"]                      own columns of deals, partners, customers: aliases;
+    keep = { sales_region = "region" }     or with other names
+    when_blank = { partner_id = "no partner: a direct deal" }    pass a row over, by that name
+    when_unknown = { partner_id = "..." }  a text that stands in where no column of the export could say it
+    named_only = "no deal names it"        partners, customers: pass over those that no deal names
+    unless = "history"                     skip the block where the export has that file
+    before = EXPRESSION                    deal_changes: the value until then; the first gives the value at
+                                           creation
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from collections.abc import Mapping as Dictionary
+from pathlib import Path
+from typing import Any
+
+from features.crm.expression_text import Parser
+from features.crm.language import Block, FileRule, Mapping, Never, ReadingRule, SetRule
+from features.problems import UserError
+from features.tables import COLUMNS
+
+_TOP = ("crm", "title", "cannot_know", "reading", "files", "values", "sets", "never", *COLUMNS)
+_FILE = ("about", "recognised_by", "needed", "key", "rows", "columns")
+_BLOCK = ("from", "rows", "columns", "keep", "when_blank", "when_unknown", "named_only", "before", "unless")
+_READING = ("blank", "timezone", "dates", "decimal", "earliest_year")
+_OWN_COLUMNS = ("deals", "partners", "customers")
+
+
+def read_mapping(path: Path) -> Mapping:
+    """Read and check a mapping file.
+
+    Raises
+    ------
+    UserError
+        It cannot be read, has a key, file, alias or table column that nobody knows, or lacks one.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path.name} is not TOML: {error}.") from None
+    return _mapping(content, path.name)
+
+
+def bundled() -> dict[str, Path]:
+    """Return the mapping files that come with stepin, by the CRM's word."""
+    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
+
+
+def _mapping(content: dict[str, Any], name: str) -> Mapping:
+    _known_keys(content, _TOP, name)
+    files = {key: _file(key, rule, name) for key, rule in _section(content, "files", name).items()}
+    if not files:
+        raise UserError(f"{name} names no file; write at least one [files.NAME] section.")
+    parser = Parser(name, files, _values(content, name), tuple(_section(content, "sets", name)))
+    sets = {key: _set(key, rule, parser) for key, rule in _section(content, "sets", name).items()}
+    with_rows = {key: _with_rows(rule, content["files"][key], parser) for key, rule in files.items()}
+    blocks = tuple(_blocks(content, parser))
+    if not any(block.table == "deals" for block in blocks):
+        raise UserError(f"{name} has no [[deals]] block; it is needed.")
+    return Mapping(
+        name=name,
+        crm=str(content.get("crm", Path(name).stem)),
+        title=str(content.get("title", content.get("crm", Path(name).stem))),
+        reading=_reading(_section(content, "reading", name), name),
+        files=with_rows,
+        sets=sets,
+        never=tuple(_never(rule, name) for rule in content.get("never", [])),
+        blocks=blocks,
+        cannot_know=_texts(content.get("cannot_know", []), "cannot_know", name),
+    )
+
+
+def _known_keys(section: Dictionary[str, Any], known: tuple[str, ...], where: str) -> None:
+    for key in section:
+        if key not in known:
+            raise UserError(f"{where} has an unknown key '{key}'. Known keys: {', '.join(known)}.")
+
+
+def _section(content: Dictionary[str, Any], key: str, where: str) -> dict[str, Any]:
+    section = content.get(key, {})
+    if not isinstance(section, dict):
+        raise UserError(f"{where}: {key} should be a section; came {section!r}.")
+    return section
+
+
+def _texts(value: object, key: str, where: str) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+        raise UserError(f"{where}: {key} should be a text or a list of texts; came {value!r}.")
+    return tuple(values)
+
+
+def _reading(section: dict[str, Any], name: str) -> ReadingRule:
+    where = f"{name}: [reading]"
+    _known_keys(section, _READING, where)
+    choices = {"dates": ("month first", "day first"), "decimal": (".", ",")}
+    for key, allowed in choices.items():
+        if section.get(key, allowed[0]) not in allowed:
+            raise UserError(f"{where} {key} should be one of {', '.join(allowed)}; came {section[key]!r}.")
+    earliest = section.get("earliest_year", 1990)
+    if not isinstance(earliest, int) or not 1 <= earliest <= 9999:
+        raise UserError(f"{where} earliest_year should be a year such as 1990; came {earliest!r}.")
+    blank = {text.strip().lower() for text in _texts(section.get("blank", []), "blank", where)} | {""}
+    return ReadingRule(
+        blank=frozenset(blank),
+        timezone=str(section.get("timezone", "UTC")),
+        dates=section.get("dates"),
+        decimal=section.get("decimal"),
+        earliest_year=earliest,
+    )
+
+
+def _file(key: str, rule: object, name: str) -> FileRule:
+    where = f"{name}: [files.{key}]"
+    if not isinstance(rule, dict):
+        raise UserError(f"{where} should be a section; came {rule!r}.")
+    _known_keys(rule, _FILE, where)
+    columns, patterns = {}, {}
+    for alias, spelling in _section(rule, "columns", where).items():
+        if isinstance(spelling, dict):
+            patterns[alias] = _pattern(spelling, f"{where} {alias}")
+        else:
+            columns[alias] = _texts(spelling, alias, where)
+    recognised_by = _texts(rule.get("recognised_by", list(columns)[:1]), "recognised_by", where)
+    key_alias = rule.get("key")
+    for alias in (*recognised_by, *([key_alias] if key_alias is not None else [])):
+        if alias not in columns and alias not in patterns:
+            raise UserError(f"{where} has no column '{alias}'; its columns are {', '.join(columns)}.")
+    return FileRule(
+        name=key,
+        columns=columns,
+        patterns=patterns,
+        recognised_by=recognised_by,
+        needed=bool(rule.get("needed", False)),
+        key=key_alias,
+        about=str(rule.get("about", key)),
+    )
+
+
+def _pattern(spelling: dict[str, Any], where: str) -> str:
+    _known_keys(spelling, ("pattern",), where)
+    try:
+        pattern = re.compile(str(spelling.get("pattern", "")))
+    except re.error as error:
+        raise UserError(f"{where}: the pattern is none: {error}.") from None
+    if "name" not in pattern.groupindex:
+        raise UserError(f"{where}: the pattern should have a group (?P<name>...); came '{pattern.pattern}'.")
+    return pattern.pattern
+
+
+def _with_rows(rule: FileRule, section: dict[str, Any], parser: Parser) -> FileRule:
+    conditions = tuple(
+        parser.condition(item, rule.name, f"[files.{rule.name}] rows", step=True)
+        for item in section.get("rows", [])
+    )
+    return FileRule(**{**vars(rule), "rows": conditions})
+
+
+def _values(content: dict[str, Any], name: str) -> dict[str, dict[str, str]]:
+    named = _section(content, "values", name)
+    for key, values in named.items():
+        if not isinstance(values, dict) or not all(isinstance(text, str) for text in values.values()):
+            raise UserError(f'{name}: [values.{key}] should hold lines such as "Their word" = "ours".')
+    return named
+
+
+def _set(key: str, rule: object, parser: Parser) -> SetRule:
+    where = f"{parser.name}: [sets.{key}]"
+    if not isinstance(rule, dict):
+        raise UserError(f"{where} should be a section; came {rule!r}.")
+    _known_keys(rule, ("texts", "found"), where)
+    found = []
+    for item in rule.get("found", []):
+        _known_keys(item, ("file", "column", "rows"), where)
+        file = parser.file(item.get("file"), where)
+        conditions = tuple(parser.condition(each, file, where) for each in item.get("rows", []))
+        found.append((file, parser.alias(item.get("column"), file, where), conditions))
+    return SetRule(_texts(rule.get("texts", []), "texts", where), tuple(found))
+
+
+def _never(rule: dict[str, Any], name: str) -> Never:
+    where = f"{name}: [[never]]"
+    _known_keys(rule, ("columns", "because"), where)
+    return Never(_texts(rule.get("columns", []), "columns", where), str(rule.get("because", "")))
+
+
+def _blocks(content: dict[str, Any], parser: Parser) -> Iterator[Block]:
+    for table in COLUMNS:
+        blocks = content.get(table, [])
+        if not isinstance(blocks, list):
+            raise UserError(f"{parser.name}: write [[{table}]] with two brackets on each side.")
+        for block in blocks:
+            yield _block(table, block, parser)
+
+
+def _block(table: str, block: dict[str, Any], parser: Parser) -> Block:
+    where = f"{parser.name}: [[{table}]]"
+    _known_keys(block, _BLOCK, where)
+    file = parser.file(block.get("from"), where)
+    steps, added = parser.steps(block.get("rows", []), file, where)
+    scoped = parser.with_aliases(file, added)
+    columns = {
+        column: scoped.expression(text, file, f"{where} {column}")
+        for column, text in _section(block, "columns", where).items()
+    }
+    _check_columns(table, columns, where)
+    before = block.get("before")
+    return Block(
+        table=table,
+        file=file,
+        columns=columns,
+        keep=_keep(block, table, file, scoped, where),
+        rows=steps,
+        when_blank=_section(block, "when_blank", where),
+        when_unknown=_section(block, "when_unknown", where),
+        named_only=str(block.get("named_only", "")),
+        unless=None if block.get("unless") is None else parser.file(block["unless"], where),
+        before=None if before is None else scoped.expression(before, file, f"{where} before"),
+    )
+
+
+def _check_columns(table: str, columns: Dictionary[str, object], where: str) -> None:
+    known = COLUMNS[table]
+    for column in columns:
+        if column not in known:
+            raise UserError(f"{where} has an unknown column '{column}'. Known: {', '.join(known)}.")
+    lacking = [column for column, rule in known.items() if rule.required and column not in columns]
+    if lacking:
+        raise UserError(
+            f"{where} lacks {', '.join(lacking)}; {'it is' if len(lacking) == 1 else 'they are'} needed."
+        )
+
+
+def _keep(block: dict[str, Any], table: str, file: str, parser: Parser, where: str) -> dict[str, str]:
+    keep = block.get("keep", {})
+    named = keep if isinstance(keep, dict) else {alias: alias for alias in _texts(keep, "keep", where)}
+    if named and table not in _OWN_COLUMNS:
+        raise UserError(f"{where} cannot keep own columns; {', '.join(_OWN_COLUMNS)} can.")
+    for own, alias in named.items():
+        parser.alias(alias, file, f"{where} keep")
+        if own in COLUMNS[table]:
+            raise UserError(f"{where} keep: '{own}' is a column of {table} itself; give it another name.")
+    return named
