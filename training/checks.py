@@ -56,6 +56,27 @@ def check_nuisances(n: int, nuisances: Nuisances | None) -> None:
         )
 
 
+def check_weights(weights: Given, treated: NDArray[np.bool_]) -> Array | None:
+    """What each outcome counts for as floats of shape (n,), or None for none.
+
+    Raises
+    ------
+    UserError
+        Another length, something missing, infinite or below 0, or no outcome left of one choice.
+    """
+    if weights is None:
+        return None
+    array = np.asarray(weights, dtype=float)
+    if array.shape != treated.shape:
+        raise UserError(f"outcome_weight has {array.size} values for {len(treated)} rows; give one for each.")
+    if not (np.isfinite(array).all() and (array >= 0).all()):
+        raise UserError("outcome_weight should be 0 or more in every row; smaller or unknown ones came.")
+    for is_in, choice in ((True, "stepping in"), (False, "stepping back")):
+        if not array[treated == is_in].any():
+            raise UserError(f"outcome_weight is 0 for every row of {choice}; its outcome can't be learned.")
+    return array
+
+
 def label_codes(labels: Given, n: int, name: str) -> NDArray[np.int64] | None:
     """Codes of shape (n,) for labels, or None for none; other lengths are refused."""
     if labels is None:

@@ -29,6 +29,13 @@ class Rows:
     deals: NDArray[np.int64]
     order: NDArray[np.intp]
     """Where each row stood in the table that was given, shape (n,)."""
+    outcome_weight: Array | None = None
+    """What each outcome counts for, shape (n,); None is 1 for all."""
+
+    @property
+    def told_outcome(self) -> Array:
+        """Outcomes that count at all."""
+        return self.outcome if self.outcome_weight is None else self.outcome[self.outcome_weight > 0]
 
     def nuisance_matrix(self) -> tuple[NDArray[Any], list[bool]]:
         """One matrix for boosting: numbers as their place among the knots, levels as codes.
@@ -63,12 +70,14 @@ def read_rows(
     outcome: Array,
     groups: NDArray[np.int64] | None,
     deals: NDArray[np.int64] | None,
+    outcome_weight: Array | None = None,
 ) -> Rows:
     """Learn and locate the columns one by one, then sort the rows.
 
     Parameters
     ----------
     groups, deals : codes of shape (n,); None makes every row one of its own
+    outcome_weight : what each outcome counts for, shape (n,); None is 1 for all
     """
     budget.refuse_too_many(frame.shape[1])
     features, places, content = [], [], RowHash(len(frame))
@@ -82,7 +91,7 @@ def read_rows(
         features.append(feature)
         places.append(feature.locate(values))
     most = budget.most_levels(features)
-    for more in (treated, outcome, groups, deals):
+    for more in (treated, outcome, groups, deals, outcome_weight):
         if more is not None:
             content.add(more.astype(float))
     order = content.order()
@@ -90,7 +99,8 @@ def read_rows(
     group, deal = (own if codes is None else codes[order] for codes in (groups, deals))
     for i, place in enumerate(places):  # one by one: the old ones go
         features[i], places[i] = budget.with_fewer_levels(features[i], place.take(order), most)
-    return Rows(tuple(features), tuple(places), treated[order], outcome[order], group, deal, order)
+    weight = None if outcome_weight is None else outcome_weight[order]
+    return Rows(tuple(features), tuple(places), treated[order], outcome[order], group, deal, order, weight)
 
 
 def _is_told(feature: Feature, place: Place) -> bool:

@@ -15,7 +15,7 @@ from features.problems import UserError
 from training import model_folder
 from training.additive import fit_additive
 from training.basis import Array
-from training.checks import check_nuisances, check_settings, check_targets, label_codes
+from training.checks import check_nuisances, check_settings, check_targets, check_weights, label_codes
 from training.columns import ColumnKinds, Columns, as_frame, codes_of
 from training.compile import compile_scorecard
 from training.design import make_design
@@ -87,6 +87,7 @@ class UpliftModel(BaseEstimator):
         *,
         deals: NDArray | pd.Series | None = None,
         nuisances: Nuisances | None = None,
+        outcome_weight: NDArray | pd.Series | None = None,
     ) -> "UpliftModel":
         """Learn from n decisions.
 
@@ -99,6 +100,9 @@ class UpliftModel(BaseEstimator):
         deals : shape (n,): rows of one deal share its outcome and count for less than as many rows;
             by default every row is a deal of its own
         nuisances : of the same n rows, from models that never saw a row's group; made here by default
+        outcome_weight : shape (n,): what each outcome counts for. 0 where it is not the outcome of the choice
+            that is asked about, and for the others the inverse of their chance to be of that choice, so
+            that the average over alike rows is 1 (`training.censoring`). 1 for all by default.
 
         Raises
         ------
@@ -108,13 +112,14 @@ class UpliftModel(BaseEstimator):
         check_settings(self.get_params())
         frame = as_frame(X)
         treated, result, binary = check_targets(len(frame), treatment, outcome)
+        weight = check_weights(outcome_weight, treated)
         group_codes = label_codes(groups, len(frame), "groups")
         deal_codes = label_codes(deals, len(frame), "deals")
         check_nuisances(len(frame), nuisances)
         kinds = ColumnKinds.of(frame)
         group_codes = deal_codes if group_codes is None else group_codes
         seed = _seed(self.random_state)
-        rows = read_rows(frame, kinds, self.most_levels, treated, result, group_codes, deal_codes)
+        rows = read_rows(frame, kinds, self.most_levels, treated, result, group_codes, deal_codes, weight)
         known = (
             nuisances.take(rows.order)
             if nuisances
@@ -127,6 +132,7 @@ class UpliftModel(BaseEstimator):
                 n_folds=self.n_folds,
                 seed=seed,
                 n_jobs=self.n_jobs,
+                outcome_weight=rows.outcome_weight,
             )
         )
         self._adopt(self._fit_tables(rows, known, binary, seed), named=isinstance(X, pd.DataFrame))
@@ -134,7 +140,7 @@ class UpliftModel(BaseEstimator):
         return self
 
     def _fit_tables(self, rows: Rows, nuisances: Nuisances, binary: bool, seed: int) -> Scorecard:
-        view = scores(nuisances, rows.treated, rows.outcome)
+        view = scores(nuisances, rows.treated, rows.outcome, rows.outcome_weight)
         design = make_design(rows.features, rows.places, view.doubly_robust_weight)
         posterior = fit_effect(
             design,
@@ -142,7 +148,7 @@ class UpliftModel(BaseEstimator):
             view.robust,
             (view.imputed, view.imputed_weight),
             rows.deals,
-            float(np.std(rows.outcome)),
+            float(np.std(rows.told_outcome)),
             EffectSettings(draws=self.draws, most_pairs=self.most_pairs),
             np.random.default_rng(seed),
         )
@@ -256,14 +262,23 @@ class UpliftModel(BaseEstimator):
 
 
 def cross_fit_for_judging(
-    X: pd.DataFrame, treatment: NDArray, outcome: Array, groups: NDArray, seed: int, n_jobs: int | None
+    X: pd.DataFrame,
+    treatment: NDArray,
+    outcome: Array,
+    groups: NDArray,
+    seed: int,
+    n_jobs: int | None,
+    outcome_weight: NDArray | None = None,
 ) -> Nuisances:
-    """Out-of-fold nuisances of all rows of X, with grouped folds: what held-out scores are made of."""
+    """Out-of-fold nuisances of all rows of X, with grouped folds: what held-out scores are made of.
+
+    `outcome_weight` as in `UpliftModel.fit`.
+    """
     frame = as_frame(X)
     treated, result, binary = check_targets(len(frame), treatment, outcome)
-    rows = read_rows(
-        frame, ColumnKinds.of(frame), MOST_NUISANCE_LEVELS, treated, result, codes_of(groups), None
-    )
+    weight = check_weights(outcome_weight, treated)
+    kinds, partners = ColumnKinds.of(frame), codes_of(groups)
+    rows = read_rows(frame, kinds, MOST_NUISANCE_LEVELS, treated, result, partners, None, weight)
     made = cross_fit(
         *rows.nuisance_matrix(),
         rows.treated,
@@ -272,6 +287,7 @@ def cross_fit_for_judging(
         binary=binary,
         seed=seed,
         n_jobs=n_jobs,
+        outcome_weight=rows.outcome_weight,
     )
     return made.take(np.argsort(rows.order))
 

@@ -264,3 +264,71 @@ def test_constant_and_empty_columns_do_no_harm(make_world):
     X = world.X.assign(same=1.0, none=np.nan, one_level="x", no_level=pd.Series([None] * 1500, dtype="str"))
     model = UpliftModel(draws=40).fit(X, world.treatment, world.outcome, world.partner)
     assert (model.explain(X)[["same", "none", "one_level", "no_level"]].abs().max() < 1e-9).all()
+
+
+def weights_for(world, seed=0):
+    """A third of the outcomes without the vendor are of another choice; the others count for more."""
+    rng = np.random.default_rng(seed)
+    return np.where(world.treatment, 1.0, (rng.random(len(world.outcome)) < 2 / 3) * 1.5)
+
+
+def test_outcomes_that_do_not_count_leave_no_trace(make_world):
+    world = make_world(1200, seed=21)
+    weight = weights_for(world)
+    turned = np.where(weight > 0, world.outcome, 1 - world.outcome)
+    flat = Nuisances(np.full(1200, 0.4), np.full(1200, 0.3), np.full(1200, 0.35), 0)
+    first, second = (
+        UpliftModel(draws=20, most_pairs=2).fit(
+            world.X, world.treatment, y, world.partner, nuisances=flat, outcome_weight=weight
+        )
+        for y in (world.outcome, turned)
+    )
+    assert (turned != world.outcome).sum() > 200
+    np.testing.assert_allclose(first.predict(world.X), second.predict(world.X), atol=1e-9)
+
+
+def test_weights_go_with_their_rows(make_world):
+    world = make_world(1500, seed=22)
+    weight = weights_for(world)
+    mixed = np.random.default_rng(3).permutation(1500)
+    first, second = (
+        UpliftModel(draws=20, most_pairs=2).fit(
+            world.X.iloc[order],
+            world.treatment[order],
+            world.outcome[order],
+            world.partner[order],
+            outcome_weight=weight[order],
+        )
+        for order in (np.arange(1500), mixed)
+    )
+    np.testing.assert_allclose(first.predict(world.X), second.predict(world.X), atol=1e-9)
+    shuffled = UpliftModel(draws=20, most_pairs=2).fit(
+        world.X,
+        world.treatment,
+        world.outcome,
+        world.partner,
+        outcome_weight=np.where(world.treatment, 1.0, weights_for(world, seed=1)),
+    )
+    assert np.abs(first.predict(world.X) - shuffled.predict(world.X)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (np.ones(10), "outcome_weight has 10 values for 500 rows; give one for each."),
+        (
+            np.full(500, np.nan),
+            "outcome_weight should be 0 or more in every row; smaller or unknown ones came.",
+        ),
+        (
+            np.full(500, -1.0),
+            "outcome_weight should be 0 or more in every row; smaller or unknown ones came.",
+        ),
+        (np.zeros(500), "outcome_weight is 0 for every row of stepping in; its outcome can't be learned."),
+    ],
+)
+def test_weights_that_cannot_be_meant_are_refused(make_world, weight, message):
+    world = make_world(500, seed=23)
+    with pytest.raises(UserError) as caught:
+        UpliftModel().fit(world.X, world.treatment, world.outcome, outcome_weight=weight)
+    assert str(caught.value) == message
