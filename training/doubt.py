@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from training.censoring import Weights, all_alike
 from training.evaluate import Evaluation
 from training.falsify import Machinery, falsify
 from training.influence import influence
@@ -66,7 +67,12 @@ def overlap(outside: ArrayLike, least: float = 0.05) -> Overlap:
 
 
 def doubts(
-    decisions: DecisionTable, nuisances: Nuisances, model: UpliftModel, evaluation: Evaluation, seed: int
+    decisions: DecisionTable,
+    nuisances: Nuisances,
+    model: UpliftModel,
+    evaluation: Evaluation,
+    seed: int,
+    weights: Weights = all_alike,
 ) -> dict[str, Any]:
     """All that the report says on trust, JSON-able.
 
@@ -76,6 +82,7 @@ def doubts(
     nuisances : cross-fitted on these decisions with the same `seed`
     model, evaluation : the fitted model and its judgement
     seed : of whatever is drawn or fitted anew
+    weights : what each outcome counts for; the questions whose answer must be nothing are asked without
 
     Returns
     -------
@@ -90,8 +97,10 @@ def doubts(
     measure = decisions.about.get("amount_feature")
     per_unit = None
     if measure in decisions.X:
-        per_unit = measured(decisions, nuisances, supported, str(measure), seed, model.n_jobs)
-    phi = scores(nuisances, decisions.treatment, decisions.outcome).doubly_robust
+        per_unit = measured(
+            decisions, nuisances, supported, str(measure), seed, model.n_jobs, weights=weights
+        )
+    phi = scores(nuisances, decisions.treatment, decisions.outcome, weights(decisions)).doubly_robust
     partners = decisions.rows["partner_id"].to_numpy(dtype=object)
     return {
         "overlap": overlap(answers.outside, model.least_propensity).to_dict(),

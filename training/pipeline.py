@@ -11,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features.decisions import DecisionTable
-from training import clustered, doubt, evaluate, model_folder
+from training import censoring, clustered, doubt, evaluate, model_folder
 from training.config import TrainingConfig
 from training.facts import describe
 from training.gate import refuse_no_overlap, refuse_too_little
-from training.nuisance import Nuisances, scores
+from training.nuisance import Nuisances, reweighted, scores
 from training.policy import Advice, Policy
 from training.report import write_report
 from training.scorecard import Z_90, Answers, Scorecard
@@ -68,22 +68,28 @@ def train(
     model_folder.refuse_occupied(out, overwrite)
     refuse_too_little(decisions, config.least_outcomes)
     notify(STEPS[0])
-    blocks, fewer = blocks_in_time(decisions, config)
+    asked = censoring.is_asked(decisions)
+    censored = censoring.weigh(decisions, _judging_seed(config), config.n_jobs) if asked else None
+    weights = censored.of if censored else censoring.all_alike
+    weight = weights(decisions)
+    blocks, fewer = blocks_in_time(decisions, config, None if weight is None else weight > 0)
     notify(STEPS[1])
-    nuisances = _judging_nuisances(decisions, config)
+    nuisances = _judging_nuisances(decisions, config, weight)
     refuse_no_overlap(decisions, nuisances.propensity, config.least_propensity, config.random_state)
-    parts = judged_blocks(decisions, blocks, lambda table: _fit(table, config))
-    phi = scores(nuisances, decisions.treatment, decisions.outcome).doubly_robust
+    parts = judged_blocks(
+        decisions, blocks, lambda table: _fit(table, config, weight=weights(table)), weights
+    )
+    phi = scores(nuisances, decisions.treatment, decisions.outcome, weight).doubly_robust
     policy = _policy_for(decisions, config.policy)
-    held = _held_out(decisions, parts, nuisances, phi)
+    held = _held_out(decisions, parts, nuisances, phi, weight)
     recent = clustered.mean(held.phi[held.supported], held.groups[held.supported])
     constants = [constant_of(part.constant, recent) for part in parts]
     evaluation = evaluate.judge(held, policy, _by_row(parts, constants))
     notify(STEPS[2])
-    model = _fit(decisions, config, nuisances)
+    model = _fit(decisions, config, nuisances, weight)
     card = _served(model, decisions, phi, evaluation)
     notify(STEPS[3])
-    doubts = doubt.doubts(decisions, nuisances, model, evaluation, _judging_seed(config))
+    doubts = doubt.doubts(decisions, nuisances, model, evaluation, _judging_seed(config), weights)
     notify(STEPS[4])
     facts = describe(decisions, parts, fewer, card, evaluation, doubts, policy, config, name, clock())
     with model_folder.writing(out, overwrite) as fresh:
@@ -135,7 +141,12 @@ def answer_columns(answers: Answers, advice: Advice) -> dict[str, NDArray]:
     }
 
 
-def _fit(decisions: DecisionTable, config: TrainingConfig, nuisances: Nuisances | None = None) -> UpliftModel:
+def _fit(
+    decisions: DecisionTable,
+    config: TrainingConfig,
+    nuisances: Nuisances | None = None,
+    weight: NDArray[np.float64] | None = None,
+) -> UpliftModel:
     model = UpliftModel(
         n_folds=config.n_folds,
         draws=config.draws,
@@ -151,10 +162,13 @@ def _fit(decisions: DecisionTable, config: TrainingConfig, nuisances: Nuisances 
         decisions.groups,
         deals=decisions.rows["deal_id"],
         nuisances=nuisances,
+        outcome_weight=weight,
     )
 
 
-def _judging_nuisances(decisions: DecisionTable, config: TrainingConfig) -> Nuisances:
+def _judging_nuisances(
+    decisions: DecisionTable, config: TrainingConfig, weight: NDArray[np.float64] | None
+) -> Nuisances:
     """Nuisances for the held-out scores: from all times, but never from a decision's own partner."""
     return cross_fit_for_judging(
         decisions.X,
@@ -163,6 +177,7 @@ def _judging_nuisances(decisions: DecisionTable, config: TrainingConfig) -> Nuis
         decisions.groups,
         _judging_seed(config),
         config.n_jobs,
+        weight,
     )
 
 
@@ -202,9 +217,16 @@ def _policy_for(decisions: DecisionTable, policy: Policy) -> Policy:
 
 
 def _held_out(
-    decisions: DecisionTable, parts: Sequence[Judged], nuisances: Nuisances, phi: NDArray
+    decisions: DecisionTable,
+    parts: Sequence[Judged],
+    nuisances: Nuisances,
+    phi: NDArray,
+    weight: NDArray[np.float64] | None,
 ) -> evaluate.HeldOut:
+    """The judged decisions; with weights, their outcomes are those that stand in for never being joined."""
     rows = answered(parts)
+    outcome = reweighted(nuisances, decisions.treatment, decisions.outcome, weight)
+    is_whole = decisions.about["kind"] == "crm" and weight is None
     table, known = decisions.take(rows), nuisances.take(rows)
     return evaluate.HeldOut(
         phi=phi[rows],
@@ -212,10 +234,10 @@ def _held_out(
         sd=pooled(parts, [part.answers.sd for part in parts]),
         supported=pooled(parts, [part.answers.supported for part in parts]),
         treatment=table.treatment,
-        outcome=table.outcome,
+        outcome=outcome[rows],
         groups=table.groups,
         amount=table.rows["amount"].to_numpy(),
-        deals=table.rows["deal_id"].to_numpy(dtype=str) if table.about["kind"] == "crm" else None,
+        deals=table.rows["deal_id"].to_numpy(dtype=str) if is_whole else None,
         propensity=known.propensity,
         step_back=known.step_back,
         chance=pooled(parts, [part.answers.win[:, 0] for part in parts]),

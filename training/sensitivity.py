@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from training.basis import Array
+from training.censoring import Weights, all_alike
 from training.nuisance import Nuisances
 from training.sample import whole_deals
 from training.uplift import cross_fit_for_judging
@@ -33,7 +35,11 @@ class Unexplained:
 
 
 def unexplained(
-    outcome: ArrayLike, treatment: ArrayLike, expected: ArrayLike, propensity: ArrayLike
+    outcome: ArrayLike,
+    treatment: ArrayLike,
+    expected: ArrayLike,
+    propensity: ArrayLike,
+    outcome_weight: Array | None = None,
 ) -> Unexplained:
     """Both residual variances of the average effect.
 
@@ -42,6 +48,8 @@ def unexplained(
     outcome, treatment : shape (n,)
     expected : expected outcome under the choice that was made, shape (n,)
     propensity : clipped away from 0 and 1, shape (n,)
+    outcome_weight : what each outcome counts for, shape (n,); None is 1 for all. nu² is that of the choice
+        alone, so a factor that moved who was joined later is not in the bound
 
     Notes
     -----
@@ -52,7 +60,8 @@ def unexplained(
     y, t, e = (np.asarray(values, dtype=float) for values in (outcome, treatment, propensity))
     alpha = t / e - (1 - t) / (1 - e)
     nu2 = float(np.mean(2 * (1 / e + 1 / (1 - e)) - alpha**2))
-    return Unexplained(float(np.mean((y - np.asarray(expected, dtype=float)) ** 2)), nu2)
+    rest = (y - np.asarray(expected, dtype=float)) ** 2
+    return Unexplained(float(np.average(rest, weights=outcome_weight)), nu2)
 
 
 def bias_bound(sigma2: float, nu2: float, c_y2: float, c_d2: float) -> float:
@@ -109,6 +118,7 @@ def measured(
     seed: int,
     n_jobs: int | None,
     most_rows: int = MOST_ROWS,
+    weights: Weights = all_alike,
 ) -> float | None:
     """Bias per unit of strength, against nuisances refitted without the measure and what is made of it.
 
@@ -128,13 +138,15 @@ def measured(
     if len(decisions.X) > most_rows:
         drawn = np.flatnonzero(whole_deals(decisions.rows["deal_id"], most_rows, seed))
         decisions, supported = decisions.take(drawn), supported[drawn]
-        nuisances = _refitted(decisions, [], seed, n_jobs)
-    blind = _refitted(decisions, made_of_it, seed, n_jobs)
-    known, without = (_left(decisions, each, supported) for each in (nuisances, blind))
+        nuisances = _refitted(decisions, [], seed, n_jobs, weights)
+    blind = _refitted(decisions, made_of_it, seed, n_jobs, weights)
+    known, without = (_left(decisions, each, supported, weights) for each in (nuisances, blind))
     return bias_per_unit_strength(known, without)
 
 
-def _refitted(decisions: DecisionTable, left_out: list[str], seed: int, n_jobs: int | None) -> Nuisances:
+def _refitted(
+    decisions: DecisionTable, left_out: list[str], seed: int, n_jobs: int | None, weights: Weights
+) -> Nuisances:
     return cross_fit_for_judging(
         decisions.X.drop(columns=left_out),
         decisions.treatment,
@@ -142,10 +154,15 @@ def _refitted(decisions: DecisionTable, left_out: list[str], seed: int, n_jobs: 
         decisions.groups,
         seed,
         n_jobs,
+        weights(decisions),
     )
 
 
-def _left(decisions: DecisionTable, nuisances: Nuisances, rows: NDArray[np.bool_]) -> Unexplained:
+def _left(
+    decisions: DecisionTable, nuisances: Nuisances, rows: NDArray[np.bool_], weights: Weights
+) -> Unexplained:
+    weight = weights(decisions)
     treatment = decisions.treatment[rows]
     expected = np.where(treatment, nuisances.step_in[rows], nuisances.step_back[rows])
-    return unexplained(decisions.outcome[rows], treatment, expected, nuisances.propensity[rows])
+    own = None if weight is None else weight[rows]
+    return unexplained(decisions.outcome[rows], treatment, expected, nuisances.propensity[rows], own)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from features.decisions import DecisionTable
 from training import clustered
+from training.censoring import Weights, all_alike
 from training.config import TrainingConfig
 from training.folds import sequential_blocks
 from training.gate import NotEnoughEvidenceError, refuse_too_little, refuse_unjudgeable
@@ -37,8 +38,12 @@ class Judged:
     """Average uplift of the supported decisions that the model learned from."""
 
 
-def blocks_in_time(decisions: DecisionTable, config: TrainingConfig) -> tuple[NDArray[np.int64], bool]:
+def blocks_in_time(
+    decisions: DecisionTable, config: TrainingConfig, counts: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.int64], bool]:
     """Block of each decision, shape (n,), and whether there had to be fewer than `config` asks for.
+
+    Where not every outcome counts, `counts` of shape (n,) says which.
 
     Block 0 is only learned from. Where it is too small for that, the blocks after it are joined to it, as
     long as one is left to judge. Without a date for each decision, partners are put in random order.
@@ -53,10 +58,11 @@ def blocks_in_time(decisions: DecisionTable, config: TrainingConfig) -> tuple[ND
     units = decisions.rows["deal_id"].to_numpy(dtype=str) if is_dated else decisions.groups
     when = dates.dt.tz_convert(None).to_numpy() if is_dated else None
     blocks = sequential_blocks(units, when, config.first_share, config.judged_blocks, config.random_state)
-    while blocks.max() > 1 and _refused(decisions.take(blocks == 0), config.least_outcomes):
+    told = np.ones(len(decisions), dtype=bool) if counts is None else counts
+    while blocks.max() > 1 and _refused(decisions.take((blocks == 0) & told), config.least_outcomes):
         blocks = np.maximum(blocks - 1, 0)
-    refuse_unjudgeable(decisions.take(blocks > 0))
-    refuse_too_little(decisions.take(blocks == 0), config.least_outcomes)
+    refuse_unjudgeable(decisions.take((blocks > 0) & told))
+    refuse_too_little(decisions.take((blocks == 0) & told), config.least_outcomes)
     return blocks, int(blocks.max()) < config.judged_blocks
 
 
@@ -68,22 +74,26 @@ def _refused(decisions: DecisionTable, least_outcomes: int) -> bool:
     return False
 
 
-def judged_blocks(decisions: DecisionTable, blocks: NDArray[np.int64], fit: Fit) -> list[Judged]:
-    """Learn from the blocks before each judged one, and answer it."""
-    return [_judged(decisions, blocks, number, fit) for number in range(1, int(blocks.max()) + 1)]
+def judged_blocks(
+    decisions: DecisionTable, blocks: NDArray[np.int64], fit: Fit, weights: Weights = all_alike
+) -> list[Judged]:
+    """Learn from the blocks before each judged one, and answer it; `fit` must use the same `weights`."""
+    return [_judged(decisions, blocks, number, fit, weights) for number in range(1, int(blocks.max()) + 1)]
 
 
-def _judged(decisions: DecisionTable, blocks: NDArray[np.int64], number: int, fit: Fit) -> Judged:
+def _judged(
+    decisions: DecisionTable, blocks: NDArray[np.int64], number: int, fit: Fit, weights: Weights
+) -> Judged:
     older, rows = decisions.take(blocks < number), blocks == number
     model = fit(older)
     answers = model.answers(decisions.X[rows])
     answers = replace(answers, terms=answers.terms[:, :0])  # the reasons are not judged, and are wide
-    return Judged(number, rows, len(older), model, answers, _average(model, older))
+    return Judged(number, rows, len(older), model, answers, _average(model, older, weights(older)))
 
 
-def _average(model: UpliftModel, learned: DecisionTable) -> clustered.Estimate:
+def _average(model: UpliftModel, learned: DecisionTable, weight: Floats | None) -> clustered.Estimate:
     """Average uplift of the supported decisions, from scores that know nothing later than they do."""
-    phi = scores(model.nuisances_, learned.treatment, learned.outcome).doubly_robust
+    phi = scores(model.nuisances_, learned.treatment, learned.outcome, weight).doubly_robust
     supported = model.support(learned.X)
     return clustered.mean(phi[supported], learned.groups[supported])
 
