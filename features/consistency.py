@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from features.problems import TableError
 from features.tables import COLUMNS, Tables, row_ids
@@ -52,8 +54,19 @@ def _unknown_ids(tables: Tables) -> Iterator[Finding]:
         ("relationships", "partner_id", "partners"),
         ("relationships", "customer_id", "customers"),
     ):
-        unknown = ~frames[name][key].isin(frames[home][key])
+        unknown = pd.Series(_places(frames[name][key], frames[home][key]) < 0, index=frames[name].index)
         yield name, key, f"should name a row of {home}; came an id that is not there", unknown
+
+
+def _places(ids: pd.Series, keys: pd.Series) -> NDArray[np.int64]:
+    """Return where each id stands among the keys, which hold each once; -1 where it does not."""
+    codes = pd.factorize(pd.concat([keys, ids], ignore_index=True))[0][len(keys) :].astype(np.int64)
+    return np.where(codes < len(keys), codes, -1)
+
+
+def _created(deals: pd.DataFrame, ids: pd.Series) -> pd.Series:
+    """Return when the deal of each id was created; all ids are known by now."""
+    return deals["created_at"].iloc[_places(ids, deals["deal_id"])].set_axis(ids.index)
 
 
 def _entries_twice(tables: Tables) -> Iterator[Finding]:
@@ -80,8 +93,7 @@ def _closing(deals: pd.DataFrame) -> Iterator[Finding]:
 
 def _order_of_times(tables: Tables) -> Iterator[Finding]:
     entries, involvements = tables.stage_entries, tables.involvements
-    created = entries["deal_id"].map(tables.deals.set_index("deal_id")["created_at"])
-    early = entries["entered_at"] < created
+    early = entries["entered_at"] < _created(tables.deals, entries["deal_id"])
     yield "stage_entries", "entered_at", "should not lie before the deal's created_at", early
     reversed_ = involvements["ended_at"] < involvements["started_at"]
     yield "involvements", "ended_at", "should not lie before started_at", reversed_
@@ -108,5 +120,5 @@ def _changes(tables: Tables) -> Iterator[Finding]:
     keys = ["deal_id", "column", "changed_at"]
     twice = changes.duplicated(keys, keep=False)
     yield "deal_changes", None, f"should hold each ({', '.join(keys)}) once; came more than once", twice
-    early = changes["changed_at"] < changes["deal_id"].map(tables.deals.set_index("deal_id")["created_at"])
+    early = changes["changed_at"] < _created(tables.deals, changes["deal_id"])
     yield "deal_changes", "changed_at", "should not lie before the deal's created_at", early
