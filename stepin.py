@@ -81,6 +81,7 @@ def cli() -> None:
 for command in (
     model_commands.demo,
     table_commands.simulate,
+    table_commands.import_,
     table_commands.features,
     model_commands.train,
     model_commands.score,

@@ -76,22 +76,26 @@ def waiting(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def steps(n: int) -> Iterator[Callable[[str], None]]:
-    """Show how far it is, on stderr; call with the name of each of the n steps as it starts."""
+def steps(n: int | None) -> Iterator[Callable[[str], None]]:
+    """Show how far it is, on stderr; call with the name of each of the n steps as it starts.
+
+    None where nobody knows beforehand how many there will be.
+    """
     with _bar(n) if sys.stderr.isatty() else _log(n) as notify:
         yield notify
 
 
 @contextmanager
-def _log(n: int) -> Iterator[Callable[[str], None]]:
+def _log(n: int | None) -> Iterator[Callable[[str], None]]:
     """One line for each step that ended well, for a file or a pipe."""
     done, current, since = 0, "", time.monotonic()
+    of_all = f"/{n}" if n else ""
 
     def notify(step: str) -> None:
         nonlocal done, current, since
         if current:
             done += 1
-            click.echo(f"[{done}/{n}] {current}, {time.monotonic() - since:.1f} s", err=True)
+            click.echo(f"[{done}{of_all}] {current}, {time.monotonic() - since:.1f} s", err=True)
         current, since = step, time.monotonic()
 
     yield notify
@@ -99,7 +103,7 @@ def _log(n: int) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def _bar(n: int) -> Iterator[Callable[[str], None]]:
+def _bar(n: int | None) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -128,4 +132,4 @@ def _bar(n: int) -> Iterator[Callable[[str], None]]:
             started = True
 
         yield notify
-        bar.update(task, completed=n)
+        bar.update(task, total=n or 1, completed=n or 1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stepin_cli.console import left_out_line, say, waiting
+from stepin_cli.console import left_out_line, say, steps, waiting
 from stepin_cli.options import as_json_option, path_type, seed_option
 from stepin_cli.places import refuse_place, refuse_table_place
 
@@ -33,6 +33,48 @@ def simulate(folder: Path, deals: int, seed: int, no_effect: bool, as_json: bool
         f"{folder}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()),
         f"The truth lies apart in {folder / 'truth.parquet'}: {100 * average:+.1f} points on average.",
         f"Next: stepin train {folder} --out MODEL",
+    )
+
+
+@click.command("import")
+@click.argument("export", metavar="EXPORT_DIR", type=path_type)
+@click.argument("folder", metavar="DIR", type=path_type)
+@click.option("--crm", metavar="NAME", help="Whose export it is, where its headers leave that open.")
+@click.option("--map", "mapping", type=path_type, metavar="FILE.toml", help="A mapping of your own.")
+@click.option(
+    "--rates", type=path_type, metavar="FILE.csv", help="Rates to one currency: date, currency, rate."
+)
+@click.option("--currency", metavar="CODE", help="What the rates lead to. [default: the one whose rate is 1]")
+@click.option("--keep-currency", metavar="CODE", help="Keep the deals in it; the others are refused.")
+@click.option("--timezone", metavar="ZONE", help="Of times without an offset, such as Europe/Berlin.")
+@as_json_option
+def import_(
+    export: Path,
+    folder: Path,
+    crm: str | None,
+    mapping: Path | None,
+    rates: Path | None,
+    currency: str | None,
+    keep_currency: str | None,
+    timezone: str | None,
+    as_json: bool,
+) -> None:
+    """Turn a CRM's export in EXPORT_DIR into the CRM tables in DIR.
+
+    Every row that cannot be used stands in DIR/refused.csv, with its file, line and reason.
+    """
+    from features.crm import import_export
+
+    refuse_place(folder)
+    with steps(None) as notify:
+        imported = import_export(
+            export, folder, crm, mapping, rates, currency, keep_currency, timezone, notify=notify
+        )
+    say(
+        imported.to_dict(),
+        as_json,
+        *imported.lines(),
+        f"Next: stepin features {folder} decisions.parquet",
     )
 
 

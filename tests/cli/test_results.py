@@ -37,7 +37,7 @@ def test_every_other_command_says_one_json_document_too(learned, crm, here):
     asked = {
         command.name for command in stepin.cli.commands.values() for p in command.params if "--json" in p.opts
     }
-    assert asked == {"demo", "simulate", "features", "train", "score", "promote", "rollback"}
+    assert asked == {"demo", "simulate", "import", "features", "train", "score", "promote", "rollback"}
 
 
 def test_what_is_no_number_becomes_null_in_json():
