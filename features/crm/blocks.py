@@ -77,9 +77,9 @@ def _stand_in(block: Block, column: str, values: pd.Series, rows: Rows, export: 
 def _usable(block: Block, frame: pd.DataFrame, rows: Rows, export: Export, drops: Drops) -> np.ndarray:
     ledger, usable = rows.file.ledger, np.ones(len(frame), dtype=bool)
     for given, mark in ((drops.refused, ledger.refuse), (drops.passed, ledger.pass_over)):
-        for mask, reasons in given:
-            mark(rows.at[mask], reasons)
-            usable &= ~mask
+        for places, reasons in given:
+            mark(rows.at[places], reasons)
+            usable[places] = False
     for column, name in block.when_blank.items():
         blank = frame[column].isna().to_numpy()
         ledger.pass_over(rows.at[blank & usable], name)

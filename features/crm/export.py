@@ -86,6 +86,16 @@ class Rows:
         return bool((self.at == np.arange(len(self.at))).all())
 
 
+@dataclass(frozen=True)
+class Index:
+    """What a look-up finds: each key once, its value, the row it stands in, and whether others had it too."""
+
+    keys: pd.Index
+    values: pd.Series
+    at: Positions
+    several: NDArray[np.bool_]
+
+
 class Export:
     """Every file of an export that a mapping knows.
 
@@ -108,7 +118,10 @@ class Export:
     ) -> None:
         self.files, self.sets, self.reading, self.zone, self.repairs = files, sets, reading, zone, repairs
         self.notes: list[str] = []
-        self.looked_up: dict[int, pd.Series] = {}
+        self.looked_up: dict[int, Index] = {}
+        self.used: list[
+            tuple[FileRows, Positions, FileRows, Positions]
+        ] = []  # rows, and those they looked up
         self.set_texts: dict[str, frozenset[str]] = {}
         self._base: dict[str, Rows] = {}
 
@@ -118,6 +131,11 @@ class Export:
             every = Rows(self.files[file], np.arange(len(self.files[file])))
             self._base[file] = every if choose is None else choose(every)
         return self._base[file]
+
+    def keep_looked_up(self) -> None:
+        """Tell the ledgers that a row is kept in which one that is kept was looked up."""
+        for asking, rows, asked, found in self.used:
+            asked.ledger.kept[found[asking.ledger.kept[rows]]] = True
 
     def text(self, rows: Rows, alias: str) -> pd.Series:
         """Return an alias as texts, missing where blank."""

@@ -118,7 +118,7 @@ class Parser:
         )
 
     def _look_up(self, text: dict[str, Any], file: str, where: str) -> Expression:
-        self._keys(text, ("file", "by", "match", "column", "rows", "pick", "at"), where)
+        self._keys(text, ("file", "by", "match", "column", "rows", "pick", "at", "several"), where)
         other = self.file(text["file"], where)
         match = text.get("match", self._files[other].key)
         if match is None:
@@ -137,6 +137,7 @@ class Parser:
             column=scoped.alias(text["column"], other, where),
             rows=steps,
             pick=pick,
+            several=str(text.get("several", "")),
             at=None if text.get("at") is None else scoped.alias(text["at"], other, where),
         )
 
@@ -166,7 +167,7 @@ class Parser:
         if negated and ("in" in text or "in_set" in text):
             raise UserError(f"{where}: {text!r} has both in and not_in; write two conditions.")
         texts = text.get("in", text.get("not_in"))
-        named = text.get("in_set", text.get("not_in_set", []))
+        named = text.get("in_set", text.get("not_in_set")) or []
         sets = (named,) if isinstance(named, str) else tuple(named)
         for name in sets:
             if name not in self._sets:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from features.crm.export import Export, Rows
+from features.crm.export import Export, Index, Rows
 from features.crm.language import (
     Alias,
     Cases,
@@ -18,6 +18,7 @@ from features.crm.language import (
     SetRule,
     Translated,
 )
+from features.crm.ledger import Positions
 from features.crm.steps import file_rows, order_of, take_steps
 from features.tables import DTYPES, Kind
 
@@ -26,10 +27,25 @@ Mask = NDArray[np.bool_]
 
 @dataclass
 class Drops:
-    """Rows that an expression itself refuses or passes over: (mask, reasons)."""
+    """Rows that an expression itself refuses or passes over: (places in the block's rows, reasons).
 
-    refused: list[tuple[Mask, list[str]]] = field(default_factory=list)
-    passed: list[tuple[Mask, list[str]]] = field(default_factory=list)
+    ``base`` are the places of the rows at hand, where an option or a case looks at some of them only.
+    """
+
+    refused: list[tuple[Positions, list[str]]] = field(default_factory=list)
+    passed: list[tuple[Positions, list[str]]] = field(default_factory=list)
+    base: Positions | None = None
+
+    def add(self, refuse: bool, mask: Mask, reasons: list[str]) -> None:
+        """Remember rows of a mask."""
+        at = np.flatnonzero(mask)
+        (self.refused if refuse else self.passed).append(
+            (at if self.base is None else self.base[at], reasons)
+        )
+
+    def within(self, places: Positions) -> "Drops":
+        """Return the same list for some of the rows."""
+        return Drops(self.refused, self.passed, places if self.base is None else self.base[places])
 
 
 def evaluate(expression: Expression, kind: Kind, rows: Rows, export: Export, drops: Drops) -> pd.Series:
@@ -80,11 +96,22 @@ def _first_of(
 ) -> pd.Series:
     result = _blank(kind, len(rows))
     for option in options:
-        if result.notna().all() and len(result):
-            break
         if can_tell(option, rows, export):
-            result = result.where(result.notna(), evaluate(option, kind, rows, export, drops))
+            result = _fill(result, result.isna().to_numpy(), option, kind, rows, export, drops)
     return result
+
+
+def _fill(
+    result: pd.Series, which: Mask, option: Expression, kind: Kind, rows: Rows, export: Export, drops: Drops
+) -> pd.Series:
+    """Work an expression out for some of the rows and fill it in."""
+    if which.all():
+        return evaluate(option, kind, rows, export, drops)
+    places = np.flatnonzero(which)
+    if not len(places):
+        return result
+    values = evaluate(option, kind, rows.take(places), export, drops.within(places))
+    return result.where(~which, values.set_axis(places).reindex(result.index))
 
 
 def _translated(rule: Translated, kind: Kind, rows: Rows, export: Export, drops: Drops) -> pd.Series:
@@ -96,7 +123,7 @@ def _translated(rule: Translated, kind: Kind, rows: Rows, export: Export, drops:
     elif rule.other != "blank" and strange.any():
         because = rule.because or "a value that the mapping does not list"
         reasons = [f"{because}: '{value}'" for value in text[strange]]
-        (drops.refused if rule.other == "refuse" else drops.passed).append((strange, reasons))
+        drops.add(rule.other == "refuse", strange, reasons)
     return known if kind == "text" else _as_kind(known, kind)
 
 
@@ -115,14 +142,22 @@ def _look_up(rule: LookUp, kind: Kind, rows: Rows, export: Export) -> pd.Series:
     if found is None:
         found = export.looked_up[id(rule)] = _index(rule, kind, export)
     keys = evaluate(rule.by, "text", rows, export, Drops())
-    at = pd.Index(found.index).get_indexer(pd.Index(keys))
-    values = found.reset_index(drop=True).take(np.where(at < 0, 0, at)) if len(found) else None
-    if values is None:
+    at = found.keys.get_indexer(pd.Index(keys))
+    at = np.where(keys.isna().to_numpy(), -1, at)
+    if (at < 0).all():
         return _blank(kind, len(rows))
-    return values.reset_index(drop=True).mask(pd.Series(at < 0) | keys.isna())
+    export.used.append((rows.file, rows.at[at >= 0], export.files[rule.file], found.at[at[at >= 0]]))
+    _count_several(rule, found.several[at] & (at >= 0), rows, export)
+    return found.values.take(np.maximum(at, 0)).reset_index(drop=True).mask(at < 0)
 
 
-def _index(rule: LookUp, kind: Kind, export: Export) -> pd.Series:
+def _count_several(rule: LookUp, several: Mask, rows: Rows, export: Export) -> None:
+    if rule.several and several.any():
+        at = rows.at[several]
+        export.repairs.add(rule.several, len(at), [rows.file.ledger.place(int(row)) for row in at[:5]])
+
+
+def _index(rule: LookUp, kind: Kind, export: Export) -> Index:
     """The looked-up values by their key, each key once."""
     rows = take_steps(rule.rows, file_rows(rule.file, export), export, record=False)
     if rule.at is not None:
@@ -130,9 +165,10 @@ def _index(rule: LookUp, kind: Kind, export: Export) -> pd.Series:
     keys = export.text(rows, rule.match)
     values = _column(rule.column, kind, rows, export)
     usable = (keys.notna() & values.notna()).to_numpy()
-    keys, values = keys[usable], values[usable]
+    keys, values, at = keys[usable], values[usable], rows.at[usable]
     single = ~keys.duplicated(keep=rule.pick).to_numpy()
-    return values[single].set_axis(pd.Index(keys[single]))
+    several = keys.duplicated(keep=False).to_numpy()
+    return Index(pd.Index(keys[single]), values[single], at[single], several[single])
 
 
 def _cases(rule: Cases, kind: Kind, rows: Rows, export: Export, drops: Drops) -> pd.Series:
@@ -142,10 +178,10 @@ def _cases(rule: Cases, kind: Kind, rows: Rows, export: Export, drops: Drops) ->
         hit = left.copy()
         for condition in conditions:
             hit &= holds(condition, rows, export)
-        result = result.where(~hit, evaluate(then, kind, rows, export, drops))
+        result = _fill(result, hit, then, kind, rows, export, drops)
         left &= ~hit
     if rule.otherwise is not None:
-        result = result.where(~left, evaluate(rule.otherwise, kind, rows, export, drops))
+        result = _fill(result, left, rule.otherwise, kind, rows, export, drops)
     return result
 
 

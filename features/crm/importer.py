@@ -142,6 +142,7 @@ def _refuse_empty(draft: Draft, rule: Mapping, table: str) -> None:
 def _account_for(draft: Draft, rule: Mapping) -> None:
     """Tell the ledger what is kept, and count what a kept row could not give to another table."""
     draft.keep()
+    draft.export.keep_looked_up()
     fed = {block.file for block in rule.blocks}
     for name, file in draft.export.files.items():
         if name not in fed:

@@ -50,6 +50,7 @@ class LookUp:
     rows: tuple["Step", ...] = ()
     pick: Literal["last", "first"] = "last"
     at: str | None = None
+    several: str = ""  # the name under which rows with several are counted
 
 
 @dataclass(frozen=True)

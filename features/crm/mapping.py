@@ -55,7 +55,8 @@ An EXPRESSION is
     { file = "users", by = EXPRESSION, column = "type" }
                                            a look-up: the row of that file whose key (or match = "alias") is
                                            ``by``; of several the last, or pick = "first", in the order of
-                                           at = "alias" (default: of the file), after rows = [STEP, ...]
+                                           at = "alias" (default: of the file), after rows = [STEP, ...];
+                                           several = "..." counts, by that name, where there were several
     { cases = [{ where = [CONDITION, ...], then = EXPRESSION }, ...], otherwise = EXPRESSION }
 
 A CONDITION is { column = EXPRESSION } and one or more tests

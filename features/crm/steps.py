@@ -10,7 +10,7 @@ from features.crm.export import Export, Rows
 from features.crm.language import Changed, Condition, Latest, Step, Unpivot
 from features.crm.ledger import Positions
 
-_NO_ORDER = "has no {what} to order it by"
+_NO_ORDER = "{what} is blank or cannot be read"
 
 
 def file_rows(file: str, export: Export) -> Rows:
@@ -101,7 +101,7 @@ def _with_order(
     for alias, lacks in ((by, groups.isna()), (at, times.isna())):
         if record and lacks.any():
             header = rows.file.headers.get(alias, alias)
-            rows.file.ledger.refuse(rows.at[lacks.to_numpy()], _NO_ORDER.format(what=f"'{header}'"))
+            rows.file.ledger.refuse(rows.at[lacks.to_numpy()], _NO_ORDER.format(what=header))
     usable = (times.notna() & groups.notna()).to_numpy()
     return rows.take(usable), times[usable].reset_index(drop=True), groups[usable].reset_index(drop=True)
 
