@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,11 @@ from training.clustered import Estimate
 
 _EVER = (
     "Deals the vendor ever joined against deals it never joined",
-    "Long deals have more moments at which they can be joined, and the vendor picks its deals.",
+    "A deal that lives long has more time to be joined, and has survived until then. And the vendor picks.",
 )
 _NAIVE = (
     "Decisions where the vendor stepped in against decisions where it did not",
-    "Moments are compared fairly, but the vendor still picks its deals.",
+    "Nobody gets credit for having waited any more, but the vendor still picks its deals.",
 )
 _ADJUSTED = (
     "The same, among deals alike in all that was on record",
@@ -45,6 +46,7 @@ def compare_claims(
     phi: ArrayLike,
     groups: ArrayLike,
     deals: ArrayLike | None = None,
+    ever: Estimate | None = None,
 ) -> tuple[Claim, ...]:
     """Claims from the most naive comparison to the adjusted one; the last is the adjusted average.
 
@@ -53,22 +55,45 @@ def compare_claims(
     treatment, outcome : what was done and what came of it, shape (n,), a decision each
     phi : doubly robust scores (n,)
     groups : partner of each decision (n,)
-    deals : deal of each decision (n,); without it there is no "ever against never"
+    ever : `ever_against_never` of all closed deals, where it is known
+    deals : deal of each decision (n,), from which it is made otherwise; without either it is left out
 
     Notes
     -----
     From the first to the second the difference is waiting time: a deal that lives long has more moments at
-    which it can be joined, and has survived (immortal time; Hernán & Robins 2016). From the second to the
-    last it is confounding: the vendor picks its deals.
+    which it can be joined, and has survived (immortal time; Suissa 2008; Hernán & Robins 2016). From the
+    second to the last it is confounding: the vendor picks its deals.
     """
-    steps = [] if deals is None else [Claim(*_EVER, _ever_against_never(treatment, outcome, groups, deals))]
+    if ever is None and deals is not None:
+        ever = _of_decisions(treatment, outcome, groups, deals)
+    steps = [] if ever is None else [Claim(*_EVER, ever)]
     naive = clustered.difference(outcome, treatment, groups)
     return (*steps, Claim(*_NAIVE, naive), Claim(*_ADJUSTED, clustered.mean(phi, groups)))
 
 
-def _ever_against_never(
-    treatment: ArrayLike, outcome: ArrayLike, groups: ArrayLike, deals: ArrayLike
-) -> Estimate:
+def ever_against_never(about: Mapping[str, Any]) -> tuple[Estimate, dict[str, int]] | None:
+    """The comparison that an analyst would make first: closed deals ever joined against never joined.
+
+    Parameters
+    ----------
+    about : of a decision table; `about["ever_against_never"]["partners"]` holds a row for each partner: deals
+        joined, won of these, deals never joined, won of these
+
+    Returns
+    -------
+    tuple or None
+        The difference of the shares won, clustered by partner; and the counts joined, won_joined, left and
+        won_left. None where the table does not say, or one of the two has no deals.
+    """
+    counts = np.asarray((about.get("ever_against_never") or {}).get("partners") or [], dtype=np.int64)
+    totals = counts.reshape(-1, 4).sum(axis=0)
+    if not (totals[0] and totals[2]):
+        return None
+    names = ("joined", "won_joined", "left", "won_left")
+    return clustered.difference_of_shares(counts), dict(zip(names, totals.tolist(), strict=True))
+
+
+def _of_decisions(treatment: ArrayLike, outcome: ArrayLike, groups: ArrayLike, deals: ArrayLike) -> Estimate:
     rows = pd.DataFrame({"deal": deals, "joined": treatment, "outcome": outcome, "group": groups})
     table = rows.groupby("deal", observed=True).agg({"joined": "max", "outcome": "max", "group": "first"})
     return clustered.difference(

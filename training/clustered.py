@@ -122,6 +122,26 @@ def difference(values: ArrayLike, chosen: ArrayLike, groups: ArrayLike) -> Estim
     return regress(numbers, np.column_stack([np.ones(len(numbers)), is_in]), groups)[1]
 
 
+def difference_of_shares(counts: ArrayLike) -> Estimate:
+    """Share of those chosen less the share of the others, from each cluster's counts alone.
+
+    Parameters
+    ----------
+    counts : whole numbers of shape (n_clusters, 4): chosen, of these with the outcome, others, of these with
+        the outcome
+
+    Notes
+    -----
+    Exactly `difference` of the rows that were counted: rows that are counted together are alike.
+    """
+    table = np.asarray(counts, dtype=np.int64).reshape(-1, 4)
+    chosen, chosen_with, others, others_with = table.T
+    cells = np.column_stack([chosen_with, chosen - chosen_with, others_with, others - others_with]).ravel()
+    one = np.arange(len(cells))
+    outcome, is_chosen, cluster = one % 2 == 0, one % 4 < 2, one // 4
+    return difference(*(np.repeat(each, cells) for each in (outcome, is_chosen, cluster)))
+
+
 def regress(y: ArrayLike, columns: Floats, groups: ArrayLike) -> tuple[Estimate, ...]:
     """Least-squares coefficient of each of the `columns` (n, p), which must not depend on each other."""
     up = np.asarray(y, dtype=float)

@@ -112,7 +112,12 @@ def heterogeneity_test(
     }
 
 
-def judge(held: HeldOut, policy: Policy | None = None, constant: Constant | None = None) -> Evaluation:
+def judge(
+    held: HeldOut,
+    policy: Policy | None = None,
+    constant: Constant | None = None,
+    ever: Estimate | None = None,
+) -> Evaluation:
     """Judge the model on held-out decisions.
 
     Parameters
@@ -121,6 +126,7 @@ def judge(held: HeldOut, policy: Policy | None = None, constant: Constant | None
     policy : what turns an uplift into advice; the default policy where None
     constant : the one average effect for all that is the model's rival, and is served if the model does not
         beat it; the mean prediction of each block where None
+    ever : what "ever joined against never" says of all closed deals; that of the held-out deals where None
 
     Returns
     -------
@@ -143,7 +149,7 @@ def judge(held: HeldOut, policy: Policy | None = None, constant: Constant | None
         "zero": less_loss(seen.uplift, 0.0, seen.phi, seen.groups),
     }
     differs = area.p_positive < LEVEL and losses["constant"].value < 0
-    steps = compare_claims(seen.treatment, seen.outcome, seen.phi, seen.groups, seen.deals)
+    steps = compare_claims(seen.treatment, seen.outcome, seen.phi, seen.groups, seen.deals, ever)
     average = steps[-1].estimate
     break_even = rule.break_even(held.amount, len(held.phi))
     needed = float(np.median(break_even[inside])) if len(seen.phi) else math.nan

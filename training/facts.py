@@ -8,6 +8,7 @@ import numpy as np
 
 from features.catalog import feature as words_of
 from features.decisions import DecisionTable
+from training.claims import ever_against_never
 from training.config import TrainingConfig
 from training.evaluate import Evaluation
 from training.policy import Policy
@@ -29,11 +30,14 @@ def describe(
 ) -> dict[str, Any]:
     """What is known about the model, JSON-able: ``facts.json``, ``GET /v1/model`` and the report."""
     about = decisions.about
+    ever = ever_against_never(about)
     return {
         "name": name,
         "version": None,
         "trained_at": now.astimezone(UTC).isoformat(timespec="seconds"),
         "question": about["question"],
+        "against": about.get("against", "wait") if about["kind"] == "crm" else None,
+        "protocol": [list(part) for part in about.get("protocol") or []],
         "source_kind": about["kind"],
         "outcome": about["outcome"],
         "outcome_unit": about.get("outcome_unit"),
@@ -46,6 +50,10 @@ def describe(
             "data_digest": decisions.digest(),
             "flow": about.get("flow", []),
             "left_out_columns": about.get("left_out_columns", []),
+            "final_values": about.get("final_values") or [],
+            "audit": about.get("audit") or [],
+            "coordination": about.get("coordination"),
+            "closed_deals": ever[1] if ever else None,
         },
         "features": [_in_words(feature.name, feature.kind, about["kind"]) for feature in card.features],
         "evaluation": evaluation.to_dict(),

@@ -30,6 +30,7 @@ class HeldOut:
     supported: NDArray[np.bool_]
     treatment: NDArray[np.bool_]
     outcome: Floats
+    """What came of it; or what stands in for that (`training.nuisance.reweighted`)."""
     groups: NDArray[Any]
     """Partner of each decision: the cluster."""
     amount: Floats | None = None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from features.decisions import DecisionTable
 from training import censoring, clustered, doubt, evaluate, model_folder
+from training.claims import ever_against_never
 from training.config import TrainingConfig
 from training.facts import describe
 from training.gate import refuse_no_overlap, refuse_too_little
@@ -84,7 +85,8 @@ def train(
     held = _held_out(decisions, parts, nuisances, phi, weight)
     recent = clustered.mean(held.phi[held.supported], held.groups[held.supported])
     constants = [constant_of(part.constant, recent) for part in parts]
-    evaluation = evaluate.judge(held, policy, _by_row(parts, constants))
+    ever = ever_against_never(decisions.about)
+    evaluation = evaluate.judge(held, policy, _by_row(parts, constants), ever[0] if ever else None)
     notify(STEPS[2])
     model = _fit(decisions, config, nuisances, weight)
     card = _served(model, decisions, phi, evaluation)
@@ -92,6 +94,7 @@ def train(
     doubts = doubt.doubts(decisions, nuisances, model, evaluation, _judging_seed(config), weights)
     notify(STEPS[4])
     facts = describe(decisions, parts, fewer, card, evaluation, doubts, policy, config, name, clock())
+    facts["learned_from"]["later_joiners"] = censored.to_dict() if censored else None
     with model_folder.writing(out, overwrite) as fresh:
         card.write(fresh)
         model_folder.write_facts(fresh, facts)

@@ -95,3 +95,18 @@ def test_partners_are_numbered_without_gaps(labels):
     codes = clustered.codes_of(labels)
     assert codes[0] == codes[2] != codes[1]
     assert set(codes) == {0, 1}
+
+
+def test_counts_by_partner_say_what_their_rows_say():
+    rng = np.random.default_rng(6)
+    partner = np.repeat(np.arange(12), rng.integers(1, 60, 12))
+    joined = rng.random(len(partner)) < 0.4
+    won = (rng.random(len(partner)) < 0.3 + 0.02 * partner).astype(float)
+    counts = [
+        [np.sum(at & side & of) for side in (joined, ~joined) for of in (True, won == 1)]
+        for at in (partner == c for c in range(12))
+    ]
+    found, expected = clustered.difference_of_shares(counts), clustered.difference(won, joined, partner)
+    assert found.value == pytest.approx(expected.value)
+    assert (found.se, found.df) == (pytest.approx(expected.se), pytest.approx(expected.df))
+    assert (found.n, found.n_groups) == (len(partner), 12)

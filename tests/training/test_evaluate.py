@@ -12,7 +12,7 @@ from training.calibration import (
     calibration_slope,
     less_loss,
 )
-from training.claims import compare_claims, decompose
+from training.claims import compare_claims, decompose, ever_against_never
 from training.clustered import difference, mean
 from training.evaluate import HeldOut, judge
 from training.policy import Policy
@@ -423,3 +423,19 @@ def test_ever_against_never_credits_waiting_time_to_the_vendor():
 def test_flat_tables_have_no_ever_against_never():
     _, _, phi, treatment, outcome, groups, *_ = planted(n=300)
     assert len(compare_claims(treatment, outcome, phi, groups)) == 2
+
+
+def test_all_closed_deals_are_compared_where_they_were_counted():
+    _, _, phi, treatment, outcome, groups, *_ = planted(n=300)
+    about = {"ever_against_never": {"partners": [[10, 6, 20, 5], [30, 12, 10, 2], [0, 0, 5, 5]]}}
+    ever, counts = ever_against_never(about)
+    assert counts == {"joined": 40, "won_joined": 18, "left": 35, "won_left": 12}
+    assert ever.value == pytest.approx(18 / 40 - 12 / 35)
+    first, *_ = compare_claims(treatment, outcome, phi, groups, ever=ever)
+    assert first.estimate == ever
+
+
+@pytest.mark.parametrize("said", [{}, {"ever_against_never": None}, {"ever_against_never": {"partners": []}}])
+def test_without_counts_of_both_there_is_nothing_to_compare(said):
+    assert ever_against_never(said) is None
+    assert ever_against_never({"ever_against_never": {"partners": [[0, 0, 5, 5]]}}) is None
