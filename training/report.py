@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from features import catalog
-from training import report_doubts, report_judgement
+from training import report_data, report_doubts, report_judgement
 from training import report_pictures as pictures
 from training.evaluate import Evaluation
 from training.report_judgement import figure, size, unit
@@ -43,7 +43,8 @@ def write_report(folder: Path, facts: Mapping[str, Any], evaluation: Evaluation,
     ----------
     folder : where to; it must exist
     facts : what is known about the model (``facts.json``): name, trained_at, question, source_kind,
-        learned_from (with flow and held_out), doubts, policy; what is missing is left out of the page
+        against, protocol, gate, learned_from (with flow, held_out and what is known about the data), doubts,
+        policy; what is missing is left out of the page
     evaluation : the judgement on held-out decisions
     card : the model's tables
     """
@@ -67,15 +68,14 @@ def view(facts: Mapping[str, Any], evaluation: Evaluation, card: Scorecard) -> d
         "facts": dict.fromkeys(("name", "trained_at", "question")) | dict(facts),
         "learned": dict.fromkeys(_EXTENT) | dict(learned),
         "held": dict.fromkeys(_EXTENT) | dict(learned.get("held_out") or {}),
-        "flow": learned.get("flow") or [],
-        "left_out_columns": [_column(item) for item in learned.get("left_out_columns") or []],
         "evaluation": evaluation,
         "evidence": _EVIDENCE[evaluation.evidence],
         "average": figure(evaluation.average, evaluation.outcome),
         "break_even": size(evaluation.break_even, evaluation.outcome).removeprefix("+"),
         "advice": [(words, evaluation.advice_shares.get(name, 0.0)) for name, words in _ADVICE],
         "terms": _terms(facts, evaluation.outcome, card) if card.heterogeneous else [],
-        **report_judgement.view(evaluation),
+        **report_judgement.view(evaluation, learned.get("closed_deals")),
+        **report_data.view(facts),
         **report_doubts.view(facts, evaluation.outcome),
         "settings": sorted(_flat(facts.get("settings") or {}).items()),
     }
@@ -130,13 +130,6 @@ def _levels(table: TermTable, outcome: str, words: catalog.Feature | None) -> li
 def _words(facts: Mapping[str, Any], name: str) -> catalog.Feature | None:
     """What the catalog says of a feature of CRM tables; None for a column of one's own."""
     return catalog.feature(name) if facts.get("source_kind") == "crm" else None
-
-
-def _column(item: Any) -> str:
-    """A left-out column in one line, be it a name or a name with its reason."""
-    if isinstance(item, Mapping):
-        return ": ".join(str(value) for value in item.values())
-    return str(item)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from training import report_pictures as pictures
@@ -11,6 +12,7 @@ from training.clustered import Estimate
 from training.evaluate import Evaluation
 from training.verdict import amount, span
 
+_SHORT = ("Ever joined, against never", "The same moments", "The same moments,\ndeals alike")
 _RIVALS = (
     ("never", "never stepping in"),
     ("always", "always stepping in"),
@@ -20,10 +22,13 @@ _RIVALS = (
 )
 
 
-def view(evaluation: Evaluation) -> dict[str, Any]:
-    """What the sections claims, worth and calibration show."""
+def view(evaluation: Evaluation, closed_deals: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """What the sections claims, worth and calibration show.
+
+    `closed_deals` counts joined, won_joined, left and won_left, where "ever against never" is of them.
+    """
     return {
-        "claims": _claims(evaluation),
+        "claims": _claims(evaluation) | {"closed": _closed(closed_deals)},
         "forest": _forest(evaluation),
         "judged": _judged(evaluation),
         "worth": [
@@ -75,6 +80,18 @@ def _claims(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def _closed(counts: Mapping[str, int] | None) -> dict[str, str] | None:
+    """The closed deals and the shares won, in words."""
+    if not counts:
+        return None
+    return {
+        "joined": f"{counts['joined']:,}",
+        "left": f"{counts['left']:,}",
+        "won_joined": f"{counts['won_joined'] / counts['joined']:.0%}",
+        "won_left": f"{counts['won_left'] / counts['left']:.0%}",
+    }
+
+
 def _part(name: str, value: float, outcome: str) -> str:
     more = "more" if value > 0 else "less"
     won = f"be won {more} often" if outcome == "binary" else f"bring {more}"
@@ -86,9 +103,10 @@ def _part(name: str, value: float, outcome: str) -> str:
 
 
 def _forest(evaluation: Evaluation) -> str:
-    names = ("Ever joined against never", "Stepped in against not", "Adjusted")[-len(evaluation.claims) :]
+    names = _SHORT[-len(evaluation.claims) :]
     estimates = [claim.estimate for claim in evaluation.claims]
-    return pictures.forest(names, estimates, *unit(evaluation.outcome))
+    said = [size(each.value, evaluation.outcome).removesuffix(" points") for each in estimates]
+    return pictures.forest(names, said, estimates, *unit(evaluation.outcome))
 
 
 def _judged(evaluation: Evaluation) -> dict[str, Any]:

@@ -22,12 +22,23 @@ from training.clustered import Estimate
 BLUE, RED, GREY, INK = "#0072B2", "#D55E00", "#767676", "#1b1b1b"
 
 
-def forest(names: Sequence[str], estimates: Sequence[Estimate], unit: str, scale: float) -> str:
-    """Claims under each other with their 95% intervals, the last one emphasised."""
-    figure, axes = _canvas(7.2, 0.55 * len(names) + 0.9)
+def forest(
+    names: Sequence[str], said: Sequence[str], estimates: Sequence[Estimate], unit: str, scale: float
+) -> str:
+    """Claims under each other with what they say and their 95% intervals, the last one emphasised."""
+    figure, axes = _canvas(7.2, 0.6 * len(names) + 0.9)
     for place, estimate in enumerate(estimates):
         colour = BLUE if place == len(names) - 1 else RED
         low, high = _finite(estimate)
+        axes.annotate(
+            said[place],
+            (scale * estimate.value, place),
+            (0, 7),
+            textcoords="offset points",
+            ha="center",
+            color=INK,
+            fontsize=9,
+        )
         axes.plot([scale * low, scale * high], [place, place], color=colour, lw=2.5, solid_capstyle="butt")
         axes.plot([scale * estimate.value], [place], "o", color=colour, ms=8)
     axes.set_yticks(range(len(names)), names)

@@ -260,3 +260,80 @@ def test_little_knowledge_makes_a_short_page_not_a_broken_one(tmp_path):
 def test_the_same_facts_make_the_same_page(tmp_path):
     first = write_report(tmp_path, facts(), judged(), card()).read_bytes()
     assert write_report(tmp_path, facts(), judged(), card()).read_bytes() == first
+
+
+def with_data(**more):
+    known = facts(against="wait", protocol=[["Time zero", "The entry into the stage."]], **more)
+    known["learned_from"] |= {
+        "closed_deals": {"joined": 3210, "won_joined": 1316, "left": 5100, "won_left": 1428},
+        "audit": [{"column": "Rating", "verdict": "warn", "rule": "outcome", "why": "Hot is always won."}],
+        "final_values": [{"column": "amount", "why": "no history in the export"}],
+        "coordination": {"deals_with_activities": 4000, "uncoordinated_share": 0.123},
+    }
+    return known
+
+
+def test_the_page_says_which_question_is_answered(tmp_path):
+    text = page(tmp_path, with_data()).text
+    assert "Answered is now against wait ." in text
+    assert "The entry into the stage." in text
+    never = page(tmp_path, with_data() | {"against": "never"}).text
+    assert "Answered is now against not within the horizon ." in never
+    assert "later is left to nature" not in never
+
+
+def test_the_page_counts_the_closed_deals_behind_the_first_claim(tmp_path):
+    text = re.sub(r"\s+", " ", page(tmp_path, with_data()).text)
+    assert "Of the 3,210 closed deals that the vendor ever joined, 41% were won" in text
+    assert "of the 5,100 that it never joined, 28%" in text
+    assert "closed deals that the vendor ever joined" not in page(tmp_path).text
+
+
+def test_the_page_says_what_the_data_cannot_say(tmp_path):
+    gate = [
+        {"level": "ok", "what": "1,300 won with the vendor", "why": "40 are needed"},
+        {"level": "warn", "what": "32 partners", "why": "under 40 intervals are wide"},
+    ]
+    found = page(tmp_path, with_data(gate=gate))
+    for said in (
+        "What the data can and cannot say",
+        "32 partners",
+        "under 40 intervals are wide",
+        "Hot is always won.",
+        "amount: no history in the export",
+        "12% of the 4,000 deals",
+        "Columns left out: constant_one",
+    ):
+        assert said in re.sub(r"\s+", " ", found.text).replace(" %", "%"), said
+    assert ("td", {"class": "warn"}) in found.tags
+    assert found.open == []
+
+
+def test_what_weighting_later_joiners_away_cost_is_told(tmp_path):
+    known = with_data() | {"against": "never"}
+    known["learned_from"]["later_joiners"] = {
+        "controls": 4000,
+        "joined_later": 1000,
+        "clipped_share": 0.012,
+        "largest_weight": 31.26,
+        "most_weight": 20.0,
+        "effective_controls": 2512.3,
+    }
+    text = page(tmp_path, known).text
+    assert "Of 4,000 decisions to step back, 1,000 (25%) are on deals that the vendor joined later" in text
+    assert "as 2,512 decisions of equal weight" in text
+    assert "The largest weight is 31.3; weights above 20 were cut to it, on 1.2% of them." in text
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_the_data_say_is_words_and_never_code(tmp_path):
+    known = with_data(gate=[{"level": NASTY, "what": NASTY, "why": NASTY}])
+    known["protocol"] = [[NASTY, NASTY]]
+    known["learned_from"] |= {
+        "audit": [{"column": NASTY, "verdict": NASTY, "rule": NASTY, "why": NASTY}],
+        "final_values": [{"column": NASTY, "why": NASTY}],
+    }
+    found = page(tmp_path, known)
+    assert "script" not in {tag for tag, _ in found.tags}
+    assert found.open == []
+    assert found.text.count(NASTY) >= 8
