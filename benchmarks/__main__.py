@@ -3,7 +3,9 @@
 python -m benchmarks                                     the whole comparison (hours)
 python -m benchmarks --worlds smooth --rows 5000 --seeds 0 1 --learners stepin "CausalML X-learner"
 python -m benchmarks --worlds --page                     the page alone
-python -m benchmarks --worlds --scaling 50000 200000     what size costs, nothing else
+python -m benchmarks --scaling 50000 200000              what learning from so many decisions costs
+python -m benchmarks --features 10000 100000 1000000     what a CRM of so many deals costs
+python -m benchmarks --engines                           pandas, polars, DuckDB on the heaviest feature
 """
 
 from __future__ import annotations
@@ -11,13 +13,16 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from benchmarks import hillstrom, lalonde, page, runs, scaling
+from benchmarks import company, engines, hillstrom, lalonde, page, runs, scaling
 from benchmarks.entries import ENTRIES, entry
 from features import UserError
 
 _SIZES = [5_000, 50_000, 500_000]
 _SCALES = [50_000, 200_000, 500_000, 2_000_000]
+_DEALS = [10_000, 100_000, 1_000_000]
+_ENGINE_DEALS = [300_000]
 _LARGE = 200_000
 _LARGEST_TRAINED = 500_000  # above it, the fit alone
 _WORLDS_IN_LARGE = ("crm", "smooth", "sharp")
@@ -49,13 +54,10 @@ def _asked() -> argparse.ArgumentParser:
     add("--ibm", type=Path, default=runs.IBM, metavar="CSV", help="IBM's sales table, if it lies elsewhere")
     add("--hillstrom", type=Path, metavar="CSV", help="Hillstrom's e-mail trial, if you have the file")
     add("--lalonde", action="store_true", help="LaLonde's data; also run where nothing else was asked")
-    add(
-        "--scaling",
-        type=int,
-        nargs="*",
-        metavar="ROWS",
-        help="what size costs; default 50,000 to 2,000,000",
-    )
+    sizes: dict[str, Any] = {"type": int, "nargs": "*"}
+    add("--scaling", metavar="ROWS", help="what learning costs; default 50,000 to 2,000,000", **sizes)
+    add("--features", metavar="DEALS", help="what a CRM costs; default 10,000 to 1,000,000", **sizes)
+    add("--engines", metavar="DEALS", help="the heaviest features on every engine; default 300,000", **sizes)
     add("--page", action="store_true", help="write the page, whatever else is asked (it always is)")
     add("--results", type=Path, default=runs.ROOT / ".bench" / "results.jsonl", help="the runs on file")
     add("--out", type=Path, default=runs.ROOT / "docs" / "benchmarks.md", help="the page")
@@ -64,7 +66,9 @@ def _asked() -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace) -> None:
     results = runs.Results(given.results)
-    everything = given.worlds is None and not (given.lalonde or given.scaling is not None or given.hillstrom)
+    costs = (given.scaling, given.features, given.engines)
+    other = given.lalonde or given.hillstrom or any(asked is not None for asked in costs)
+    everything = given.worlds is None and not other
     if everything or given.worlds:
         results.put(runs.environment())
     _compare(given, results, everything)
@@ -78,8 +82,22 @@ def _run(given: argparse.Namespace) -> None:
         for rows in given.scaling or _SCALES:
             for what in scaling.LEARNERS if rows <= _LARGEST_TRAINED else ["fit"]:
                 results.put(scaling.measure(what, rows))
+    _measure_tables(given, results, everything)
     given.out.write_text(page.write(results.read()), encoding="utf-8")
     print(f"wrote {given.out}", file=sys.stderr)
+
+
+def _measure_tables(given: argparse.Namespace, results: runs.Results, everything: bool) -> None:
+    """What a CRM's tables cost, and on which engine."""
+    if given.features is not None or everything:
+        for deals in given.features or _DEALS:
+            for line in company.measure(deals):
+                results.put(line)
+                _say(f"{deals:,} deals, {line['learner']}: {line['wall']:.1f} s, {line['memory']:,.0f} MB")
+    if given.engines is not None or everything:
+        for deals in given.engines or _ENGINE_DEALS:
+            for line in engines.compare(deals):
+                results.put(line)
 
 
 def _compare(given: argparse.Namespace, results: runs.Results, everything: bool) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import costs
 from benchmarks.entries import ENTRIES
+from benchmarks.markdown import table
 from benchmarks.words import CPU, HEAD, LALONDE, NOTES, SETTINGS, TITLES
 
 Run = dict[str, Any]
@@ -28,7 +30,7 @@ def write(runs: Sequence[Run]) -> str:
     for (world, rows), block in blocks.items():
         first = min(size for name, size in blocks if name == world)
         parts += [f"## {TITLES[world]}" if rows == first else "", _one_size(world, block)]
-    parts += [_hillstrom(runs), _lalonde(runs), _scaling(runs)]
+    parts += [_hillstrom(runs), _lalonde(runs), costs.scaling(runs), costs.crm(runs), costs.engines(runs)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -235,29 +237,6 @@ def _dollars(value: float | None, se: float | None) -> str:
     return f"{value:,.0f}" + (f" ({se:,.0f})" if se is not None else "")
 
 
-def _scaling(runs: Sequence[Run]) -> str:
-    found = sorted((r for r in runs if r["table"] == "scaling"), key=lambda r: (r["learner"], r["rows"]))
-    if not found:
-        return ""
-    lines = [
-        [
-            run["learner"],
-            f"{run['learned_from']:,}",
-            f"{run['cpu']:.0f}",
-            f"{run['wall']:.0f}",
-            f"{1e6 * run['cpu'] / run['learned_from']:.0f}",
-            f"{run['memory']:,.0f}",
-        ]
-        for run in found
-    ]
-    head = ["what", "decisions", "CPU s", "wall s", "CPU µs a row", "peak MB"]
-    return (
-        "## Size\n\nThe smooth world; `fit` on one thread, `train` (fitting, judging, doubting, report) with "
-        "the threads of its default. Peak memory is that of the whole process, the table included.\n\n"
-        + table(head, lines)
-    )
-
-
 # Words about how it was made
 
 
@@ -276,13 +255,3 @@ def _listed(seeds: list[int]) -> str:
     if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))
-
-
-def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column to the left, the others to the right."""
-    rule = "|---|" + "--:|" * (len(head) - 1)
-    return "\n".join([_row(head), rule, *(_row(line) for line in lines)])
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -18,7 +18,8 @@ for example, `make bench ARGS="--rows 5000 --worlds smooth --seeds 0 1"`, which 
   **90% covers**, **width**: share of true effects within the 90% intervals, and their mean width in points;
   – where the package offers none of its own.
 - **CPU s**: user and system time of `fit`, encoding included, imports not. **MB**: peak memory of the
-  process, data and libraries included. **ms a row**: median time of one answer with its reasons (for peers
+  process, data and libraries included (where learners share one figure, that of the process which made their
+  data, inherited). **ms a row**: median time of one answer with its reasons (for peers
   from a row already encoded, which favours them)."""
 
 SETTINGS = """## Settings
@@ -52,6 +53,35 @@ both ways. The question that trial and survey share is the effect on the trained
 others than those whom the trial took. The same rule was therefore applied to both arms of the trial
 ({trial_supported} of {trial} rows), among whom chance decided. Peers and `stepin`: the mean of their
 effects over the same trained people; `stepin, doubly robust`: the average on the trained from its scores."""
+
+SIZE = """## Size
+
+The smooth world; `fit` on one thread, `train` (fitting, judging, doubting, report) with the threads of its
+default. Peak memory is that of the whole process, the table included."""
+
+COMPANY = """## A company's CRM
+
+The simulated CRM, from the first deal to the decision table on the disk: `make bench ARGS="--features"`.
+Each step ran in a process of its own, with the threads of its default, and read what the step before had
+written; peak memory is that of the whole process, libraries and tables included. `features, from files to
+file` is what `stepin features` does: reading, checking, building and writing in one process."""
+
+ENGINES = """## Engines
+
+What was on record about a partner just before each stage entry of the simulated CRM: `partner_win_rate`, the
+heaviest feature, and `amount_to_partner_usual`, the next. Every engine was given the same pandas frames and
+had to give back a pandas frame; what that costs is part of its time. All answers are the same to nine digits,
+or there would be no table. Each ran three times in a process of its own, with the threads of its default; the
+fastest run counts. **MB added**: peak memory less what the process held with the questions read and the
+engine loaded. **lines**: of code, docstring and SQL. To run it again: `make bench ARGS="--engines"`."""
+
+ENGINES_CHOICE = """The rule: the engine that reads best within twice the time of the fastest. It is
+`EventLog` (`features/as_of.py`, numpy). A feature says in one line which events it counts before which
+moment, the deal asked about is passed over by name, and events at the same time need no care. With pandas and
+polars the frames must be sorted, the running columns made beforehand and told apart after the join, for about
+the same time or less, and more memory. In SQL, events at the same time must be grouped by hand, or the answer
+hangs on the order of the rows; it is the slowest here. polars and DuckDB would also be one more thing to
+install."""
 
 # Why, where a row needs it: (world, rows) -> words.
 NOTES: dict[tuple[str, int], str] = {
