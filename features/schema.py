@@ -4,8 +4,7 @@ Columns and their types are checked with pandera; what spans columns or tables s
 ``features.consistency``, the columns themselves in ``features.tables``.
 """
 
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -18,6 +17,7 @@ import pandera.pandas as pa
 from features.column_types import coerce, infer
 from features.consistency import check_consistency
 from features.problems import TableError, UserError
+from features.table_file import read_frame
 from features.tables import COLUMNS, DTYPES, MAY_BE_EMPTY, TABLE_NAMES, Column, Tables, newest_time, row_ids
 
 __all__ = ["Clock", "Tables", "check", "read_frame", "read_tables", "utc_now"]
@@ -85,36 +85,6 @@ def read_tables(folder: Path, clock: Clock = utc_now) -> Tables:
     found = {name: file for name, file in files.items() if file is not None}
     frames: dict[str, Any] = {name: read_frame(file) for name, file in found.items()}
     return check(Tables(**frames), clock, {name: file.name for name, file in found.items()})
-
-
-def read_frame(
-    file: Path, missing: Sequence[str] = ("",), delimiter: str = ",", encoding: str = "utf-8-sig"
-) -> pd.DataFrame:
-    """Read one file as it is: a CSV as texts, of which only ``missing`` are missing; Parquet as typed."""
-    if not file.is_file():
-        raise UserError(f"{file} is not a file; give a .csv, .csv.gz or .parquet file.")
-    try:
-        if file.suffix == ".parquet":
-            frame = pd.read_parquet(file).reset_index(drop=True)
-            return frame.mask(frame.isin(list(missing)))
-        return pd.read_csv(
-            file,
-            sep=delimiter,
-            dtype="str",
-            keep_default_na=False,
-            na_values=list(missing),
-            encoding=encoding,
-        )
-    except UnicodeDecodeError:
-        expected = f"is no text in {encoding.removesuffix('-sig')}; export it as CSV in that encoding"
-        raise TableError(file.name, None, expected) from None
-    except LookupError:
-        raise TableError(file.name, None, f"cannot be read: nobody knows the encoding '{encoding}'") from None
-    except pd.errors.EmptyDataError:
-        raise TableError(file.name, None, "is empty; a header is needed") from None
-    except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise TableError(file.name, None, f"cannot be read as {file.suffix.lstrip('.')}: {reason}") from None
 
 
 def _find_file(folder: Path, name: str) -> Path | None:

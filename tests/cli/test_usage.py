@@ -105,12 +105,11 @@ REFUSED = [
     ),
     (
         "train random.csv --columns mine.toml",
-        "random.csv is no text in utf-8; export it as CSV in that encoding.",
+        "random.csv is no text in utf-8 (line 1); export it as CSV in that encoding.",
     ),
     (
         "train damaged.csv.gz --columns mine.toml",
-        "damaged.csv.gz cannot be read as gz: "
-        "Compressed file ended before the end-of-stream marker was reached.",
+        "damaged.csv.gz is cut off before its end; copy or export it again.",
     ),
     (
         "train other.parquet",
@@ -118,7 +117,10 @@ REFUSED = [
         "or say what its columns mean with --columns.",
     ),
     ("train cut.parquet", f"cut.parquet cannot be read as a decision table: {NO_PARQUET}"),
-    ("train cut.parquet --columns mine.toml", f"cut.parquet cannot be read as parquet: {NO_PARQUET}"),
+    (
+        "train cut.parquet --columns mine.toml",
+        "cut.parquet is cut off before its end; copy or export it again.",
+    ),
     (
         "train empty --columns mine.toml",
         "--columns belongs to a flat file; a folder of CRM tables needs none. Leave it out.",
