@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from features.crm.amounts import as_text, read_numbers
 from features.crm.blocks import BEFORE, FILE, HAS_BEFORE, ROW
-from features.crm.draft import Draft, Mask
+from features.crm.draft import Draft, Mask, value_of
 from features.tables import DTYPES
 
 FIXED = ("deal_id", "partner_id", "customer_id", "created_at", "outcome", "closed_at", "currency")
@@ -49,7 +49,7 @@ def put_changes_right(draft: Draft) -> None:
 
 
 def _created(draft: Draft, changes: pd.DataFrame) -> pd.Series:
-    return changes["deal_id"].map(draft.frames["deals"].set_index("deal_id")["created_at"])
+    return value_of(changes["deal_id"], draft.frames["deals"], "deal_id", "created_at")
 
 
 def _from_creation_on(draft: Draft) -> None:

@@ -19,6 +19,15 @@ def is_in(values: pd.Series, index: pd.Index) -> Mask:
     return index.get_indexer(pd.Index(values)) >= 0
 
 
+def value_of(ids: pd.Series, table: pd.DataFrame, key: str, column: str) -> pd.Series:
+    """Return a column of a table for each id, in the column's type, missing where the table lacks the id."""
+    values = table[column].reset_index(drop=True)
+    at = pd.Index(table[key]).get_indexer(pd.Index(ids))
+    if not len(values):
+        return pd.Series(index=ids.index, dtype=values.dtype)
+    return values.take(np.maximum(at, 0)).set_axis(ids.index).mask(at < 0)
+
+
 @dataclass
 class Draft:
     """Tables under repair.

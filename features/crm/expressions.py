@@ -221,6 +221,7 @@ def set_texts(name: str, export: Export) -> frozenset[str]:
                 hit = np.ones(len(rows), dtype=bool)
                 for condition in conditions:
                     hit &= holds(condition, rows, export)
-                texts |= set(export.text(rows.take(hit), alias).dropna().str.casefold())
+                share = pd.Series(hit).groupby(export.text(rows, alias).str.casefold()).mean()
+                texts |= set(share.index[share > 0.5])  # most rows: one that is wrong does not decide
         export.set_texts[name] = frozenset(texts)
     return export.set_texts[name]

@@ -191,7 +191,9 @@ def _accounts(draft: Draft, unread: Unread) -> list[FileAccount]:
         for place, name in enumerate(file.ledger.names):
             kept, refused, passed = file.ledger.counts(place)
             refused += Counter(reason for other, _, reason in unread.refused if other == name)
-            rows = kept + refused.total() + passed.total()
+            rows = int((file.ledger.file == place).sum()) + sum(
+                other == name for other, _, _ in unread.refused
+            )
             accounts.append(FileAccount(name, file.rule.about, rows, kept, refused, passed))
     return accounts
 

@@ -29,7 +29,8 @@ texts are compared after trimming and whatever their capitals. The whole languag
     "Pre-Sales Consultant" = "technical"
 
     [sets.closed]                          # a named set for `in_set` below
-    texts = ["Closed Won"]                 # given ones, and those found in columns of the export
+    texts = ["Closed Won"]                 # given, and found in a column: where all of rows hold of
+                                           # most rows that have the text
     found = [{ file = "deals", column = "stage", rows = [{ column = "is_closed", in = ["true"] }] }]
 
     [[never]]                              # columns that are known and not used

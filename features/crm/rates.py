@@ -8,7 +8,7 @@ import pandas as pd
 
 from features.crm.amounts import as_text
 from features.crm.blocks import BEFORE
-from features.crm.draft import Draft
+from features.crm.draft import Draft, value_of
 from features.problems import TableError, UserError
 from features.schema import read_frame
 
@@ -144,22 +144,22 @@ def _convert(draft: Draft, rates: Rates) -> str:
         f"no rate for {currency} on or before {created:%Y-%m-%d}"
         for currency, created in zip(deals["currency"][unknown], deals["created_at"][unknown], strict=True)
     ]
-    by_deal = pd.Series(rate.to_numpy(), index=deals["deal_id"])
+    by_deal = pd.DataFrame({"deal_id": deals["deal_id"], "rate": rate.to_numpy(dtype="float64")})
     draft.frames["deals"] = deals.assign(
         amount=deals["amount"] * rate,
         currency=deals["currency"].where(deals["currency"].isna(), rates.currency),
     )
     draft.refuse("deals", unknown, named)
-    _convert_changes(draft, by_deal[~by_deal.index.duplicated()])
+    _convert_changes(draft, by_deal)
     return f"Amounts are in {rates.currency}, at the last rate on or before the day a deal was created."
 
 
-def _convert_changes(draft: Draft, by_deal: pd.Series) -> None:
+def _convert_changes(draft: Draft, by_deal: pd.DataFrame) -> None:
     changes = draft.frames["deal_changes"]
     is_amount = (changes["column"] == "amount").to_numpy()
     for column in ("value", BEFORE):
         if column in changes.columns and is_amount.any():
             numbers = pd.to_numeric(changes[column].where(is_amount), errors="coerce")
-            converted = numbers * changes["deal_id"].map(by_deal).astype("float64")
+            converted = numbers * value_of(changes["deal_id"], by_deal, "deal_id", "rate")
             texts = pd.Series(as_text(converted.to_numpy(dtype="float64")), index=changes.index, dtype="str")
             changes[column] = changes[column].where(~is_amount, texts)

@@ -27,7 +27,8 @@ ENDINGS = (".csv", ".tsv", ".txt", ".gz", ".xlsx", ".xls", ".zip")
 DELIMITERS = (",", ";", "\t", "|")
 CHUNK = 50_000  # records held as Python objects at a time
 PROGRESS = 1_000_000  # records between two words on progress
-UNDECODABLE = "has bytes that are neither UTF-8 nor Windows-1252"
+UNDECODABLE = "has bytes that are no text"
+MOST_ZEROS = 0.02  # a file with more zero bytes at its start is no text
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def look_at(path: Path) -> Sheet:
     start = _first_bytes(path)
     _refuse_archives(path, start)
     utf16 = _utf16(start)
-    if utf16 is None and b"\0" in start:
+    if utf16 is None and start.count(0) > MOST_ZEROS * len(start):
         raise UserError(f"{path.name} is no text; export it as CSV.")
     feed = _Feed(path, utf16)
     with feed:
@@ -100,7 +101,7 @@ def _sheet(path: Path, utf16: str | None, feed: "_Feed") -> Sheet:
     first = next((line for line in feed if line.strip("\ufeff \t\r\n")), None)
     if first is None:
         raise UserError(f"{path.name} is empty; export it again, with its header.")
-    told = re.fullmatch(r'\ufeff?"?sep=(.)"?\s*', first)
+    told = re.fullmatch(r'\ufeff?"?sep=([,;\t|:^~])"?\s*', first)
     if told:
         feed.mark()
         delimiter = told.group(1)
@@ -139,18 +140,13 @@ def read(
 
 
 def _collect(sheet: Sheet, feed: "_Feed", wanted: Sequence[int], notify: Notify, size: int) -> Read:
-    n = len(sheet.header)
     pick = itemgetter(*wanted) if len(wanted) > 1 else lambda record: (record[wanted[0]],)
     chunks: list[list[pa.Array]] = []
     rows: list[tuple[str, ...]] = []
     lines: list[int] = []
     refused: list[tuple[int, str]] = feed.refused
     undecodable = feed.undecodable
-    for line, record in records(feed, sheet.delimiter):
-        if len(record) != n:
-            if record and any(cell.strip() for cell in record):
-                refused.append((line, _ragged(len(record), n, feed)))
-            continue
+    for line, record in records(feed, sheet.delimiter, len(sheet.header)):
         if undecodable and undecodable[-1] >= line:
             refused.append((line, UNDECODABLE))
             continue
@@ -174,9 +170,9 @@ def _as_arrow(rows: list[tuple[str, ...]]) -> list[pa.Array]:
     return [pa.array(column, type=pa.large_string()) for column in zip(*rows, strict=True)]
 
 
-def _ragged(came: int, expected: int, feed: "_Feed") -> str:
+def _ragged(came: int, expected: int, at_the_end: bool) -> str:
     what = f"has {came} {'field' if came == 1 else 'fields'} where the header has {expected}"
-    return f"{what}: the file ends in the middle of the line" if feed.ended_abruptly else what
+    return f"{what}: the file ends in the middle of the line" if at_the_end else what
 
 
 def _say_encoding(result: Read, feed: "_Feed") -> None:
@@ -188,21 +184,37 @@ def _say_encoding(result: Read, feed: "_Feed") -> None:
         result.notes.append("ends without a line break: if it was cut short there, export it again")
 
 
-def records(feed: "_Feed", delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each record with the number of its first line; refuse a line whose quotes do not add up.
+def records(feed: "_Feed", delimiter: str, fields: int | None = None) -> Iterator[tuple[int, list[str]]]:
+    """Yield each record with the number of its first line; refuse a line that is none.
 
-    After such a line it goes on with the next one, so that one lost quote does not swallow what follows.
+    Parameters
+    ----------
+    feed : the lines
+    delimiter : one sign
+    fields : how many a record has; None takes any
+
+    Notes
+    -----
+    Where quotes do not add up, or a record of several lines has the wrong number of fields, its first line
+    is refused and reading goes on with the next one: one lost quote does not swallow what follows.
     """
     while True:
         reader = csv.reader(feed, delimiter=delimiter, strict=True)
         try:
             for record in reader:
                 line = feed.first
-                yield line, record
+                if fields is None or len(record) == fields:
+                    yield line, record
+                elif any(cell.strip() for cell in record):
+                    several = feed.number > line
+                    feed.refuse_first(_ragged(len(record), fields, feed.is_cut_here and not several))
+                    if several:
+                        break
                 feed.mark()
-            return
+            else:
+                return
         except csv.Error as error:
-            feed.refuse_first(str(error))
+            feed.refuse_first(_quotes(str(error)))
 
 
 class _Feed:
@@ -241,6 +253,8 @@ class _Feed:
             raw = next(self._raw)
             self.number += 1
             line = raw if isinstance(raw, str) else self._decode(raw)
+            if "\0" in line or (self._utf16 and "\ufffd" in line):
+                self.undecodable.append(self.number)
             self.ended_abruptly = not line.endswith(("\n", "\r"))
         self._taken.append(line)
         return line
@@ -249,6 +263,11 @@ class _Feed:
     def first(self) -> int:
         """The number of the first line of the record at hand."""
         return self.number - len(self._taken) + 1
+
+    @property
+    def is_cut_here(self) -> bool:
+        """Whether the record at hand is the last one, without the end of its line."""
+        return self.ended_abruptly and not self._again
 
     def mark(self) -> None:
         """Say that the record at hand is done with."""
@@ -260,8 +279,8 @@ class _Feed:
         self.number -= len(self._taken)
         self._taken.clear()
 
-    def refuse_first(self, error: str) -> None:
-        """Refuse the first line of the record at hand and go on with the next one."""
+    def refuse_first(self, reason: str) -> None:
+        """Refuse the first line of the record at hand; the next one is handed out again."""
         line = self.first
         kept = self._taken[0] if self._taken else ""
         self.give_back()
@@ -269,7 +288,7 @@ class _Feed:
             self._again.pop()
             self.number += 1
         if kept.strip():
-            self.refused.append((line, _quotes(error)))
+            self.refused.append((line, reason))
 
     def _decode(self, raw: bytes) -> str:
         if raw.isascii():

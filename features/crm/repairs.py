@@ -5,7 +5,7 @@ import pandas as pd
 
 from features.crm.blocks import BEFORE, FILE, HAS_BEFORE, ROW, ids_of_rows
 from features.crm.changes import put_changes_right, read_amounts
-from features.crm.draft import MADE, Draft, is_in
+from features.crm.draft import MADE, Draft, is_in, value_of
 from features.crm.language import Mapping
 from features.crm.rates import Rates, one_currency
 from features.tables import COLUMNS, DTYPES, OPTIONAL
@@ -54,8 +54,8 @@ def _ids_once(draft: Draft) -> None:
     """Keep the first row of each deal, partner and customer."""
     for table, key in (("deals", "deal_id"), ("partners", "partner_id"), ("customers", "customer_id")):
         frame = draft.frames[table]
-        home = frame[~frame.duplicated(key)].set_index(key)[FILE]
-        other_file = (frame[FILE] != frame[key].map(home)).to_numpy() & frame.duplicated(key).to_numpy()
+        home = value_of(frame[key], frame[~frame.duplicated(key)], key, FILE)
+        other_file = (frame[FILE] != home).to_numpy() & frame.duplicated(key).to_numpy()
         draft.pass_over(table, other_file, f"another file gave its {key} before")
         again = draft.frames[table].duplicated(key).to_numpy()
         draft.refuse(table, again, f"its {key} came before")
@@ -95,9 +95,9 @@ def _known_deals(draft: Draft, mapping: Mapping) -> None:
         for is_refused in (True, False):
             ids = draft.frames[table]["deal_id"]
             strange = ~is_in(ids, known)
-            refused = ids.map(fates["refused"]).astype("boolean").fillna(True).to_numpy(dtype=bool)
+            refused = value_of(ids, fates, "deal_id", "refused").fillna(True).to_numpy(dtype=bool)
             which = strange & (refused == is_refused)
-            reasons = ids[which].map(fates["reason"]).fillna(_UNKNOWN).tolist()
+            reasons = value_of(ids[which], fates, "deal_id", "reason").fillna(_UNKNOWN).tolist()
             (draft.refuse if is_refused else draft.pass_over)(table, which, reasons)
 
 
@@ -114,9 +114,13 @@ def _fates_of_deals(draft: Draft, mapping: Mapping, known: pd.Index) -> pd.DataF
             is_refused, why = ledger.fate(int(row))
             reason = "its deal is refused" if is_refused else f"its deal is passed over: {why}"
             found.setdefault(deal, (is_refused, reason))
-    refused, reasons = [fate for fate, _ in found.values()], [reason for _, reason in found.values()]
-    frame = pd.DataFrame({"refused": refused, "reason": pd.Series(reasons, dtype="str")})
-    return frame.set_axis(pd.Index(list(found), dtype="str"))
+    return pd.DataFrame(
+        {
+            "deal_id": pd.Series(list(found), dtype="str"),
+            "refused": pd.Series([is_refused for is_refused, _ in found.values()], dtype="boolean"),
+            "reason": pd.Series([reason for _, reason in found.values()], dtype="str"),
+        }
+    )
 
 
 def _stages(draft: Draft) -> None:
@@ -125,7 +129,7 @@ def _stages(draft: Draft) -> None:
     Of the entries before the creation the last one says in which stage the deal was created.
     """
     entries = draft.frames["stage_entries"]
-    created = entries["deal_id"].map(draft.frames["deals"].set_index("deal_id")["created_at"])
+    created = value_of(entries["deal_id"], draft.frames["deals"], "deal_id", "created_at")
     early = (entries["entered_at"] < created).to_numpy()
     order = entries[early].sort_values(["deal_id", "entered_at"], kind="stable")
     moved = np.zeros(len(entries), dtype=bool)
@@ -142,7 +146,8 @@ def _stages(draft: Draft) -> None:
 def _closings_last(draft: Draft) -> None:
     """Close no deal before its last stage entry: that is the system's own time, a closing is often typed."""
     deals, entries = draft.frames["deals"], draft.frames["stage_entries"]
-    last = deals["deal_id"].map(entries.groupby("deal_id")["entered_at"].max()).astype(DTYPES["time"])
+    newest = entries.groupby("deal_id")["entered_at"].max().reset_index()
+    last = value_of(deals["deal_id"], newest, "deal_id", "entered_at")
     zone, closed = draft.export.zone, deals["closed_at"]
     before = (closed < last).to_numpy()
     day, last_day = (times.dt.tz_convert(zone).dt.normalize() for times in (closed, last))
