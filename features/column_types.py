@@ -10,6 +10,11 @@ Fault = Callable[[Any, str], Exception]  # (rows at fault, what was expected) ->
 
 _YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
 _MEND = "mend it, or leave it empty"
+_DAY = r"\d{4}-\d\d?-\d\d?|\d{4}/\d\d?/\d\d?|\d{8}"
+_WITH_COMMA = r"[-+]?[\d.,' \u00a0\u202f]*,[\d.,' \u00a0\u202f]*"
+_BY_POINT = r"[1-9]\d{0,2}\.\d{3}"
+_MOST_SHOWN = 40
+_LEADING_ZERO = r"0\d+"
 
 
 def coerce(values: pd.Series, kind: str, fault: Fault) -> pd.Series:
@@ -41,7 +46,8 @@ def infer(values: pd.Series) -> pd.Series:
         if len(known) and known.str.lower().isin(("true", "false")).all():
             return _to_boolean(values, _never)
         numbers = pd.to_numeric(known, errors="coerce")
-        if len(known) and np.isfinite(numbers).all():
+        is_code = known.str.fullmatch(_LEADING_ZERO).any()  # a postcode, say, would lose its zero
+        if len(known) and np.isfinite(numbers).all() and not is_code:
             return numbers.reindex(values.index).astype("float64")
         return values
     if _is_boolean(values):
@@ -88,8 +94,27 @@ def _to_number(values: pd.Series, fault: Fault) -> pd.Series:
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
     bad = numbers.isna() & values.notna()
     if bad.any():
-        raise fault(bad, f"should be a number; came text: {_MEND}")
+        came = as_text(values[bad])
+        comma = came.str.fullmatch(_WITH_COMMA).all()
+        mend = "write decimals with a point and thousands without a sign" if comma else _MEND
+        raise fault(bad, f"should be a number; came text such as '{_shortened(came.iloc[0])}': {mend}")
     return numbers
+
+
+def thousands_by_point(values: pd.Series) -> pd.Series:
+    """Mark texts such as 12.500 where the whole column is written as if the point parted thousands.
+
+    That is: each number with a point has one to three digits before it and three after it, and no number
+    without a point reaches 1,000. One other number tells that the point is the decimal one.
+    """
+    none = pd.Series(data=False, index=values.index)
+    if not is_text(values):
+        return none
+    text = as_text(values)
+    with_point = text.str.contains(".", regex=False, na=False)
+    marked = text.str.fullmatch(_BY_POINT, na=False)
+    plain = pd.to_numeric(text[~with_point], errors="coerce")
+    return marked if marked.any() and (marked == with_point).all() and not (plain >= 1000).any() else none
 
 
 def _to_time(values: pd.Series, fault: Fault) -> pd.Series:
@@ -105,6 +130,8 @@ def _to_time(values: pd.Series, fault: Fault) -> pd.Series:
         else pd.to_datetime(values, utc=True, format="ISO8601", errors="coerce")
     )
     bad = times.isna() & values.notna()
+    if is_text(values):  # pandas takes "2024" for its first of January, and "now" for the present
+        bad |= ~values.astype("str").str.match(_DAY, na=True)
     if bad.any():
         raise fault(bad, f"{expected}; came something else: {_MEND}")
     return times.astype(pd.DatetimeTZDtype("us", "UTC"))
@@ -124,6 +151,11 @@ def _is_boolean(values: pd.Series) -> bool:
     if values.dtype == "object":  # Parquet's booleans, where some are missing
         return pd.api.types.infer_dtype(values, skipna=True) == "boolean"
     return bool(pd.api.types.is_bool_dtype(values.dtype))
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MOST_SHOWN else line[: _MOST_SHOWN - 3] + "..."
 
 
 def _what(values: pd.Series) -> str:

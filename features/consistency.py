@@ -11,6 +11,10 @@ from features.tables import COLUMNS, Tables, row_ids
 
 Finding = tuple[str, str | None, str, pd.Series]  # table, column, what was expected, rows at fault
 
+_STARTS = ("joined_at", "since")  # partners and customers may be older than any CRM
+_OLDEST_START = pd.Timestamp("1900-01-02", tz="UTC")
+_OLDEST_EVENT = pd.Timestamp("1970-01-02", tz="UTC")
+
 
 def check_consistency(tables: Tables, now: pd.Timestamp, sources: Mapping[str, str]) -> None:
     """Refuse tables that contradict themselves, each other, or the clock.
@@ -24,13 +28,19 @@ def check_consistency(tables: Tables, now: pd.Timestamp, sources: Mapping[str, s
     Raises
     ------
     TableError
-        The first contradiction found: unknown ids, one row twice, dates in the future, times out of order,
-        several currencies, changes of what cannot change.
+        The first contradiction found: unknown ids, one row twice, dates in the future or for a blank, times
+        out of order, several currencies, changes of what cannot change.
+
+    Notes
+    -----
+    A stage entered after the deal closed is none: the deal was opened again, or somebody typed it in late.
+    Such entries stay in the tables, and are no decisions; the flow of ``build_decisions`` counts them.
     """
     for findings in (
         _unknown_ids(tables),
         _entries_twice(tables),
         _dates_in_the_future(tables, now),
+        _dates_for_blanks(tables),
         _closing(tables.deals),
         _order_of_times(tables),
         _currencies(tables.deals),
@@ -81,6 +91,19 @@ def _dates_in_the_future(tables: Tables, now: pd.Timestamp) -> Iterator[Finding]
             if rule.kind == "time":
                 expected = f"should not lie in the future; it is {now:%Y-%m-%d %H:%M} UTC"
                 yield name, column, expected, table[column] > now
+
+
+def _dates_for_blanks(tables: Tables) -> Iterator[Finding]:
+    """Years such as 1 or 1900, and the first day of 1970, are how software writes that it has no date."""
+    for name, table in tables.by_name().items():
+        for column, rule in COLUMNS[name].items():
+            if rule.kind == "time":
+                first = _OLDEST_START if column in _STARTS else _OLDEST_EVENT
+                mend = "mend it, or leave the row out" if rule.required else "mend it, or leave it empty"
+                expected = (
+                    f"should not lie before {first:%Y-%m-%d}, as dates that stand for a blank do: {mend}"
+                )
+                yield name, column, expected, table[column] < first
 
 
 def _closing(deals: pd.DataFrame) -> Iterator[Finding]:

@@ -160,8 +160,8 @@ def _decoded(file: Path, encoding: str) -> Iterator[str]:
         "".encode(encoding)
         decoder = codecs.getincrementaldecoder(encoding)()
         with _unpacked(file) as opened:
-            if opened.read(2) in _UTF_16 and "utf" in encoding.lower() and "16" not in encoding:
-                raise TableError(file.name, None, f"is text in UTF-16; {_as_encoding(encoding)}")
+            if opened.read(2) in _UTF_16 and encoding == "utf-8-sig":
+                raise TableError(file.name, None, "is text in UTF-16; export it as CSV in UTF-8")
             opened.seek(0)
             while chunk := opened.read(_CHUNK):
                 text = decoder.decode(chunk)
@@ -176,9 +176,8 @@ def _decoded(file: Path, encoding: str) -> Iterator[str]:
         before = error.object[: error.start] if isinstance(error, UnicodeDecodeError) else b""
         line = lines + before.count(b"\n")
         named = encoding.removesuffix("-sig")
-        raise TableError(
-            file.name, None, f"is no text in {named} (line {line}); {_as_encoding('')}"
-        ) from None
+        expected = f"is no text in {named} (line {line}); export it as CSV in that encoding"
+        raise TableError(file.name, None, expected) from None
     except LookupError:
         raise TableError(file.name, None, f"cannot be read: nobody knows the encoding '{encoding}'") from None
     except EOFError:
@@ -186,11 +185,6 @@ def _decoded(file: Path, encoding: str) -> Iterator[str]:
     except (OSError, zlib.error) as error:
         reason = str(error).strip().rstrip(".")
         raise TableError(file.name, None, f"cannot be read as {file.suffix.lstrip('.')}: {reason}") from None
-
-
-def _as_encoding(encoding: str) -> str:
-    named = encoding.removesuffix("-sig").upper()
-    return f"export it as CSV in {named}" if named else "export it as CSV in that encoding"
 
 
 def _unpacked(file: Path) -> IO[bytes]:

@@ -14,11 +14,15 @@ from typing import Any
 import pandas as pd
 import pandera.pandas as pa
 
-from features.column_types import coerce, infer
+from features.column_types import coerce, infer, thousands_by_point
 from features.consistency import check_consistency
 from features.problems import TableError, UserError
 from features.table_file import read_frame
 from features.tables import COLUMNS, DTYPES, MAY_BE_EMPTY, TABLE_NAMES, Column, Tables, newest_time, row_ids
+
+_NEVER_THOUSANDTHS = ("amount", "annual_revenue", "employees", "certifications")
+_WRITE = "write 12500 for 12.500 if thousands are meant, else 12.5000"
+_MOST_COLUMNS_NAMED = 20
 
 __all__ = ["Clock", "Tables", "check", "read_frame", "read_tables", "utc_now"]
 
@@ -114,7 +118,9 @@ def _refuse_missing_columns(name: str, table: pd.DataFrame, source: str) -> None
         raise TableError(source, str(twice[0]), "stands there twice; keep one")
     for column, rule in COLUMNS[name].items():
         if rule.required and column not in table.columns:
-            came = ", ".join(str(other) for other in table.columns) or "none"
+            came = ", ".join(str(other) for other in table.columns[:_MOST_COLUMNS_NAMED]) or "none"
+            more = len(table.columns) - _MOST_COLUMNS_NAMED
+            came += f" and {more} more" if more > 0 else ""
             raise TableError(source, column, f"is missing; the table's columns are {came}")
 
 
@@ -125,6 +131,11 @@ def _coerced(name: str, column: str, table: pd.DataFrame, source: str) -> pd.Ser
     kind = COLUMNS[name][column].kind
     if column not in table.columns:
         return pd.Series(index=table.index, dtype=DTYPES[kind])
+    if column in _NEVER_THOUSANDTHS:
+        ambiguous = thousands_by_point(table[column])
+        if ambiguous.any():
+            came = f"'{table[column][ambiguous].iloc[0]}'"
+            raise fault(ambiguous, f"should say thousands without a point; came {came} throughout: {_WRITE}")
     return coerce(table[column], kind, fault)
 
 

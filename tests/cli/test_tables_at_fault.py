@@ -27,8 +27,8 @@ AT_FAULT = [
     (
         "text for a number",
         {"deals": with_first("amount", "lots", 7)},
-        rf"deals\.csv: column 'amount' should be a number; came text: mend it, or leave it empty "
-        rf"\(7 rows: {FIRST_FIVE}\)\.",
+        rf"deals\.csv: column 'amount' should be a number; came text such as 'lots': mend it, or leave it "
+        rf"empty \(7 rows: {FIRST_FIVE}\)\.",
     ),
     (
         "an outcome nobody knows",

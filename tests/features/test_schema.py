@@ -89,6 +89,43 @@ def test_a_deal_may_close_and_enter_its_first_stage_when_it_is_created(the_clock
     assert deals.loc[0, "closed_at"] == deals.loc[0, "created_at"]
 
 
+def test_an_hour_that_summer_time_skips_is_an_hour_of_utc_or_of_its_offset(the_clock):
+    skipped = ["2024-03-31T02:30:00", "2024-03-31T02:30:00+01:00", "2024-03-31T02:30:00+02:00"]
+    deals = check(
+        small(deals={"created_at": skipped}, stage_entries={"entered_at": ["2024-04-02"] * 2}), the_clock
+    )
+    assert deals.deals["created_at"].dt.strftime("%H:%M").tolist() == ["02:30", "01:30", "00:30"]
+
+
+def test_three_decimals_are_decimals_where_another_number_says_so(the_clock):
+    for amounts in (["1.234", "12.5", None], ["1.234", "12000", None], ["1.234", "0.500", None]):
+        numbers = check(small(deals={"amount": amounts}), the_clock).deals["amount"]
+        assert numbers[:2].tolist() == [1.234, float(amounts[1])]
+
+
+def test_partners_may_be_older_than_any_crm(the_clock):
+    joined = check(small(partners={"joined_at": ["1954-06-01"]}), the_clock).partners["joined_at"]
+    assert joined[0].year == 1954
+
+
+def test_codes_with_leading_zeros_stay_texts(the_clock):
+    deals = check(
+        small(deals={"postcode": ["01234", "80331", None], "share": ["0", "0.5", "1"]}), the_clock
+    ).deals
+    assert deals["postcode"].tolist()[:2] == ["01234", "80331"]
+    assert deals["share"].tolist() == [0, 0.5, 1]
+
+
+def test_a_deal_may_pass_a_stage_twice_and_be_opened_again(the_clock):
+    entries = {
+        "deal_id": ["D1"] * 4,
+        "stage": ["qualify", "propose", "qualify", "propose"],
+        "entered_at": ["2024-01-02", "2024-02-02", "2024-03-02", "2024-06-02"],  # closed on 1 May
+    }
+    kept = check(small(stage_entries=entries), the_clock).stage_entries
+    assert kept["stage"].tolist() == entries["stage"]
+
+
 def test_missing_amounts_are_welcome(the_clock):
     amounts = check(small(deals={"amount": [np.nan, 1.0, np.nan]}), the_clock).deals["amount"]
     assert amounts.isna().tolist() == [True, False, True]
@@ -113,11 +150,13 @@ def test_checking_twice_changes_nothing(make_tables, the_clock):
 REFUSALS = {
     "text for a number": (
         {"deals": {"amount": ["100", "a lot", "1,000"]}},
-        "deals: column 'amount' should be a number; came text: mend it, or leave it empty (2 rows: D2, D3).",
+        "deals: column 'amount' should be a number; came text such as 'a lot': mend it, or leave it empty "
+        "(2 rows: D2, D3).",
     ),
     "nan as text": (
         {"deals": {"amount": ["100", "nan", "3"]}},
-        "deals: column 'amount' should be a number; came text: mend it, or leave it empty (1 row: D2).",
+        "deals: column 'amount' should be a number; came text such as 'nan': mend it, or leave it empty "
+        "(1 row: D2).",
     ),
     "true and false for a number": (
         {"deals": {"amount": [True, False, True]}},
@@ -224,6 +263,36 @@ REFUSALS = {
 CHANGE = {"deal_id": ["D1"], "column": ["amount"], "value": ["100"], "changed_at": ["2024-02-01"]}
 TOUCH = {"deal_id": ["D1"], "by": ["vendor"], "happened_at": ["2024-02-01"]}
 REFUSALS |= {
+    "decimals with a comma": (
+        {"deals": {"amount": ["1.234,56", "99,5", "3"]}},
+        "deals: column 'amount' should be a number; came text such as '1.234,56': write decimals with a "
+        "point and thousands without a sign (2 rows: D1, D2).",
+    ),
+    "thousands with a point": (
+        {"deals": {"amount": ["1.234", "12.500", "900"]}},
+        "deals: column 'amount' should say thousands without a point; came '1.234' throughout: write 12500 "
+        "for 12.500 if thousands are meant, else 12.5000 (2 rows: D1, D2).",
+    ),
+    "a year alone": (
+        {"deals": {"created_at": ["2024", "2024-01", "now"]}},
+        "deals: column 'created_at' should be a date or time such as 2024-03-31 or 2024-03-31T09:30:00Z; "
+        "came something else: mend it, or leave it empty (3 rows: D1, D2, D3).",
+    ),
+    "the year 1 for a blank": (
+        {"deals": {"created_at": ["0001-01-01", "2024-01-01", "1970-01-01"]}},
+        "deals: column 'created_at' should not lie before 1970-01-02, as dates that stand for a blank do: "
+        "mend it, or leave the row out (2 rows: D1, D3).",
+    ),
+    "1900 for a blank": (
+        {"partners": {"joined_at": ["1900-01-01"]}},
+        "partners: column 'joined_at' should not lie before 1900-01-02, as dates that stand for a blank do: "
+        "mend it, or leave it empty (1 row: P1).",
+    ),
+    "a wall clock's zone": (
+        {"deals": {"created_at": ["2024-03-31 02:30 CET", "2024-01-01", "2024-01-01"]}},
+        "deals: column 'created_at' should be a date or time such as 2024-03-31 or 2024-03-31T09:30:00Z; "
+        "came something else: mend it, or leave it empty (1 row: D1).",
+    ),
     "an activity by neither": (
         {"activities": TOUCH | {"by": ["us"]}},
         "activities: column 'by' should be one of vendor, partner; came 'us' (1 row: D1).",
@@ -274,6 +343,20 @@ def test_a_missing_column_is_named_with_those_that_came(the_clock):
     with pytest.raises(UserError) as refusal:
         check(replace(tables, partners=tables.partners.rename(columns={"partner_id": "id"})), the_clock)
     assert str(refusal.value) == "partners: column 'partner_id' is missing; the table's columns are id."
+
+
+def test_of_300_columns_the_first_twenty_are_named(the_clock):
+    wide = pd.DataFrame({f"c{i}": ["1"] for i in range(300)})
+    with pytest.raises(UserError) as refusal:
+        check(replace(small(), partners=wide), the_clock)
+    named = ", ".join(f"c{i}" for i in range(20))
+    assert str(refusal.value) == (
+        f"partners: column 'partner_id' is missing; the table's columns are {named} and 280 more."
+    )
+    assert check(replace(small(), partners=wide.assign(partner_id="P1")), the_clock).partners.shape == (
+        1,
+        307,
+    )
 
 
 def test_only_involvements_and_relationships_may_be_empty(the_clock):
@@ -338,6 +421,6 @@ class TestFolder:
         deals.to_csv(crm / "deals.csv", index=False)
         deal_id = deals.loc[2, "deal_id"]
         assert self.refusal(crm, the_clock) == (
-            f"deals.csv: column 'amount' should be a number; came text: mend it, or leave it "
+            f"deals.csv: column 'amount' should be a number; came text such as 'much': mend it, or leave it "
             f"empty (1 row: {deal_id})."
         )
