@@ -34,6 +34,11 @@ def known_at(happened: pd.Series, recorded: pd.Series) -> Ints:
     return np.maximum(event, np.where(record == NEVER, event, record))
 
 
+def codes_of(ids: pd.Series, of: pd.Series) -> Ints:
+    """Return the position of each id among those of a table, -1 where it is not there."""
+    return pd.Index(of).get_indexer(pd.Index(ids)).astype(np.int64)
+
+
 def days_between(start: Ints, end: Ints) -> Floats:
     """Return the days from start to end; missing where one of them is."""
     is_there = (start != NEVER) & (end != NEVER) & (start != ALWAYS)
@@ -95,6 +100,13 @@ class EventLog:
             return last
         one_before = np.where(stop - 1 > start, self.rows[np.maximum(stop - 2, 0)], -1)
         return np.where((last == but_not) & (last >= 0), one_before, last)
+
+    def first_row_from(self, keys: Ints, moments: Ints) -> Ints:
+        """Return the position of the first event at or after each moment, -1 where there is none."""
+        _, stop = self._range(keys, moments)
+        known = np.clip(keys, 0, len(self._starts) - 2)
+        found = (keys >= 0) & (stop < self._starts[known + 1])
+        return np.where(found, np.append(self.rows, -1)[np.where(found, stop, -1)], -1)
 
     def _range(self, keys: Ints, moments: Ints) -> tuple[Ints, Ints]:
         known = np.clip(keys, 0, len(self._starts) - 1)

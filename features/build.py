@@ -7,10 +7,22 @@ import numpy as np
 import pandas as pd
 
 from features import catalog
-from features.as_of import ALWAYS, NEVER, EventLog, Floats, Ints, days_between, known_at, microseconds
+from features.as_of import (
+    ALWAYS,
+    NEVER,
+    EventLog,
+    Floats,
+    Ints,
+    codes_of,
+    days_between,
+    known_at,
+    microseconds,
+)
 from features.column_types import is_text
+from features.coordination import Touches
+from features.history import DealHistory
 from features.problems import TableError, UserError
-from features.stages import current_stages, stage_history
+from features.stages import stage_history
 from features.tables import COLUMNS, Tables
 
 PRIOR_DEALS = 10  # a partner's win rate counts as much as ten deals won at everybody's rate
@@ -27,7 +39,7 @@ def build_features(tables: Tables, moments: pd.DataFrame) -> pd.DataFrame:
     ----------
     tables : as ``schema.check`` returns them
     moments : columns ``deal_id``, ``stage``, ``entered_at`` (when that stage was entered) and ``moment``
-        (when the question is asked; the same as ``entered_at`` for past decisions). Times in UTC.
+        (when the question is asked; the same as ``entered_at`` where it is asked at stage entries). UTC.
 
     Returns
     -------
@@ -44,34 +56,19 @@ def build_features(tables: Tables, moments: pd.DataFrame) -> pd.DataFrame:
     Notes
     -----
     The time of recording decides, not the time of the event: a call held on Monday and typed in on Thursday
-    is not known on Tuesday. Nothing measures the time spent in the current stage, because the past is only
-    ever asked about at a stage's start. A row depends on its own deal, partner and customer, and on the
-    share that everybody won; not on which other moments are asked about, nor on the order of any rows.
+    is not known on Tuesday. What ``deal_changes`` tells of a column is taken as of the moment. Only
+    ``days_in_stage`` measures the time spent in the current stage; it is 0 wherever the past is asked about
+    at a stage's start. A row depends on its own deal, partner and customer, and on the share that everybody
+    won; not on which other moments are asked about, nor on the order of any rows.
     """
     history = _History(tables)
     asked = _Asked.read(tables, history, moments)
     columns: Columns = {}
-    for part in (_deal, _partner, _customer, _pair, _vendor):
+    for part in (_deal, _partner, _customer, _pair, _vendor, _coordination):
         columns.update(part(tables, history, asked))
-    own = _own_columns(tables, asked, taken=set(columns))
+    own = _own_columns(tables, history.deals, asked, taken=set(columns))
     ordered = {name: columns[name] for name in catalog.names()}
     return pd.DataFrame({**ordered, **own}, index=moments.index)
-
-
-def open_deals(tables: Tables, as_of: pd.Timestamp | None = None) -> pd.DataFrame:
-    """Return the moments of the deals that are open at ``as_of``, each in the stage last recorded.
-
-    ``as_of`` defaults to a microsecond after the export, so that all of it is known; without an
-    offset it is UTC. Deals without a stage
-    on record are left out. Sorted by deal.
-    """
-    moment = tables.now.as_unit("us") + pd.Timedelta(1, unit="us") if as_of is None else pd.Timestamp(as_of)
-    moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment
-    deals = tables.deals
-    is_open = (deals["created_at"] < moment) & ~(deals["closed_at"] < moment)
-    stages = current_stages(tables.stage_entries, moment)
-    moments = stages[stages["deal_id"].isin(deals.loc[is_open, "deal_id"])].reset_index(drop=True)
-    return moments.assign(moment=pd.Series(moment, index=moments.index, dtype="datetime64[us, UTC]"))
 
 
 class _History:
@@ -83,12 +80,18 @@ class _History:
         self.closed = microseconds(deals["closed_at"])
         won = (deals["outcome"] == "won").to_numpy()
         self.won = np.where(won, self.closed, NEVER)
-        self.partner = _codes(deals["partner_id"], tables.partners["partner_id"])
-        self.customer = _codes(deals["customer_id"], tables.customers["customer_id"])
-        self.product = pd.factorize(deals["product_line"], sort=True)[0]
+        self.partner = codes_of(deals["partner_id"], tables.partners["partner_id"])
+        self.customer = codes_of(deals["customer_id"], tables.customers["customer_id"])
         self.pair = self.pair_key(self.partner, self.customer, len(tables.customers))
-        self.partner_product = self.pair_key(self.partner, self.product, self.product.max(initial=0) + 1)
-        self.amount = deals["amount"].to_numpy(dtype=np.float64)
+        self.deals = DealHistory.of(tables)
+        self._products = pd.Series(self.deals.levels("product_line"), dtype="str")
+        self.product = codes_of(deals["product_line"], self._products)
+
+    def product_at(self, deal: Ints, moments: Ints) -> Ints:
+        """Return the code of the product that each deal had at the moment; -1 where it was not on record."""
+        if not self.deals.has("product_line"):
+            return self.product[deal]
+        return codes_of(self.deals.at("product_line", deal, moments), self._products)
 
     @staticmethod
     def pair_key(first: Ints, second: Ints, n_second: int) -> Ints:
@@ -114,7 +117,7 @@ class _Asked:
         lacking = [name for name in MOMENT_COLUMNS if name not in moments.columns]
         if lacking:
             raise UserError(f"moments lack {', '.join(lacking)}; needed are {', '.join(MOMENT_COLUMNS)}.")
-        deal = _codes(moments["deal_id"], tables.deals["deal_id"])
+        deal = codes_of(moments["deal_id"], tables.deals["deal_id"])
         if (deal < 0).any():
             raise TableError(
                 "moments", "deal_id", "should name a deal of the tables", moments["deal_id"][deal < 0]
@@ -131,22 +134,27 @@ class _Asked:
 
 
 def _deal(tables: Tables, history: _History, asked: _Asked) -> Columns:
-    deals, amount = tables.deals, history.amount[asked.deal]
+    deals = tables.deals
+    amount = history.deals.at("amount", asked.deal, asked.moment).to_numpy(dtype=np.float64)
     entries = tables.stage_entries
-    entry_deals = _codes(entries["deal_id"], deals["deal_id"])
+    entry_deals = codes_of(entries["deal_id"], deals["deal_id"])
     moves, previous = stage_history(entries, entry_deals, asked.deal, asked.entered, asked.moment)
     revenue = tables.customers["annual_revenue"].to_numpy(dtype=np.float64)[asked.customer]
     levels = pd.Index(
         np.unique(np.concatenate([_levels(entries["stage"]), _levels(asked.stage)])), dtype="str"
     )
-    named = {name: _category(deals[name], asked.deal) for name in _DEAL_TEXTS}
+    named = {name: _deal_text(history.deals, name, asked) for name in _DEAL_TEXTS}
     return {
         "amount": amount,
         "amount_to_customer_revenue": _ratio(amount, revenue),
-        "amount_to_partner_usual": _ratio(amount, _partner_usual(history, asked)),
+        "amount_to_partner_usual": _ratio(
+            amount,
+            history.deals.amounts().mean(history.partner, asked.partner, asked.deal, asked.moment),
+        ),
         "stage": pd.Categorical(asked.stage, categories=levels),
         "days_open": days_between(history.created[asked.deal], asked.entered),
         "days_in_previous_stage": previous,
+        "days_in_stage": days_between(asked.entered, asked.moment),
         "stage_moves": moves,
         **named,
         "days_to_quarter_end": _days_to_quarter_end(asked.moment_times),
@@ -156,13 +164,12 @@ def _deal(tables: Tables, history: _History, asked: _Asked) -> Columns:
 _DEAL_TEXTS = ("product_line", "deal_type", "lead_source", "competitor")
 
 
-def _partner_usual(history: _History, asked: _Asked) -> Floats:
-    """Return the mean amount of the partner's other deals created before the moment."""
-    has = ~np.isnan(history.amount)
-    log = EventLog(history.partner, np.where(has, history.created, NEVER), np.where(has, history.amount, 0.0))
-    own = has[asked.deal] & (history.created[asked.deal] < asked.moment)
-    count, total = log.count_and_total(asked.partner, asked.moment)
-    return _ratio(total - np.where(own, history.amount[asked.deal], 0.0), count - own)
+def _deal_text(deals: DealHistory, name: str, asked: _Asked) -> pd.Categorical:
+    """Return what the deals' column held at the moments; the levels are all that it ever held, sorted."""
+    if not deals.has(name):
+        return _category(deals.deals[name], asked.deal)
+    levels = pd.Index(sorted(deals.levels(name)), dtype="str")
+    return pd.Categorical(deals.at(name, asked.deal, asked.moment), categories=levels)
 
 
 def _partner(tables: Tables, history: _History, asked: _Asked) -> Columns:
@@ -175,7 +182,7 @@ def _partner(tables: Tables, history: _History, asked: _Asked) -> Columns:
     prior = np.where(closed_of_all > 0, won_of_all / np.maximum(closed_of_all, 1), PRIOR_WITHOUT_HISTORY)
     closings = EventLog(history.partner, history.closed, is_won)
     closed, won = closings.count_and_total(asked.partner, asked.moment)
-    with_product = _others(history.partner_product, history.won, asked)
+    with_product = _wins_with_product(history, asked)
     return {
         "partner_id": _category(partners["partner_id"], asked.partner),
         "partner_type": _category(partners["partner_type"], asked.partner),
@@ -186,8 +193,20 @@ def _partner(tables: Tables, history: _History, asked: _Asked) -> Columns:
         "partner_tenure_days": _days_since(microseconds(partners["joined_at"])[asked.partner], asked.moment),
         "partner_deals_before": _others(history.partner, history.created, asked),
         "partner_win_rate": (won + PRIOR_DEALS * prior) / (closed + PRIOR_DEALS),
-        "partner_wins_with_product": np.where(history.product[asked.deal] >= 0, with_product, np.nan),
+        "partner_wins_with_product": with_product,
     }
+
+
+def _wins_with_product(history: _History, asked: _Asked) -> Floats:
+    """Count the partner's wins with the product that the deal had at the moment; missing without one."""
+    product = history.product_at(asked.deal, asked.moment)
+    n_products = history.product.max(initial=0) + 1
+    both = np.concatenate([history.partner, asked.partner]), np.concatenate([history.product, product])
+    keys = history.pair_key(*both, n_products)
+    theirs, asked_for = keys[: len(history.partner)], keys[len(history.partner) :]
+    count = EventLog(theirs, history.won).count(asked_for, asked.moment)
+    own = (theirs[asked.deal] == asked_for) & (history.won[asked.deal] < asked.moment)
+    return np.where(product >= 0, count - own, np.nan)
 
 
 def _customer(tables: Tables, history: _History, asked: _Asked) -> Columns:
@@ -224,8 +243,8 @@ def _relationship(tables: Tables, asked: _Asked) -> tuple[Ints, pd.api.extension
     table, n = tables.relationships, len(tables.customers)
     since, recorded = microseconds(table["since"]), microseconds(table["recorded_at"])
     known = np.where(recorded != NEVER, recorded, np.where(since != NEVER, since, ALWAYS))
-    partner = _codes(table["partner_id"], tables.partners["partner_id"])
-    customer = _codes(table["customer_id"], tables.customers["customer_id"])
+    partner = codes_of(table["partner_id"], tables.partners["partner_id"])
+    customer = codes_of(table["customer_id"], tables.customers["customer_id"])
     keys = np.concatenate([partner * n + customer, asked.partner * n + asked.customer])
     codes = pd.factorize(keys)[0]
     executive = table["executive_contact"].astype("boolean")
@@ -238,7 +257,7 @@ def _relationship(tables: Tables, asked: _Asked) -> tuple[Ints, pd.api.extension
 
 def _vendor(tables: Tables, history: _History, asked: _Asked) -> Columns:
     involvements = tables.involvements
-    deal = _codes(involvements["deal_id"], tables.deals["deal_id"])
+    deal = codes_of(involvements["deal_id"], tables.deals["deal_id"])
     known = known_at(involvements["started_at"], involvements["recorded_at"])
     ended = np.maximum(known, microseconds(involvements["ended_at"]))
     joined = EventLog(deal, known).count(asked.deal, asked.moment)
@@ -254,6 +273,13 @@ def _vendor(tables: Tables, history: _History, asked: _Asked) -> Columns:
     }
 
 
+def _coordination(tables: Tables, _history: _History, asked: _Asked) -> Columns:
+    days = Touches.of(tables).uncoordinated_days(asked.deal, asked.moment)
+    flag = pd.array(days > 0, dtype="boolean")
+    flag[np.isnan(days)] = pd.NA
+    return {"uncoordinated_days": days, "uncoordinated": flag}
+
+
 def _others(keys: Ints, times: Ints, asked: _Asked) -> Floats:
     """Count the deals of the same key with a time before the moment, other than the deal asked about."""
     count = EventLog(keys, times).count(keys[asked.deal], asked.moment)
@@ -261,7 +287,7 @@ def _others(keys: Ints, times: Ints, asked: _Asked) -> Floats:
     return (count - own).astype(np.float64)
 
 
-def _own_columns(tables: Tables, asked: _Asked, taken: set[str]) -> Columns:
+def _own_columns(tables: Tables, deals: DealHistory, asked: _Asked, taken: set[str]) -> Columns:
     """Return the user's own columns; times, and texts that name each row, are no features."""
     owners: Mapping[str, Ints] = {"deals": asked.deal, "partners": asked.partner, "customers": asked.customer}
     columns: Columns = {}
@@ -273,26 +299,26 @@ def _own_columns(tables: Tables, asked: _Asked, taken: set[str]) -> Columns:
                 raise TableError(
                     table_name, column, f"would become the feature '{name}', which exists; rename it"
                 )
-            values = table[column]
-            if is_text(values):
-                if not _names_each_row(values):
-                    columns[name] = _category(values, rows)
-            elif pd.api.types.is_bool_dtype(values.dtype):
-                columns[name] = values.astype("boolean").array.take(rows)
+            if is_text(table[column]):
+                if not _names_each_row(table[column]):
+                    of_deal = table_name == "deals"
+                    columns[name] = (
+                        _deal_text(deals, column, asked) if of_deal else _category(table[column], rows)
+                    )
+                continue
+            values = (
+                deals.at(column, rows, asked.moment) if table_name == "deals" else table[column].take(rows)
+            )
+            if pd.api.types.is_bool_dtype(values.dtype):
+                columns[name] = values.astype("boolean").array
             elif pd.api.types.is_numeric_dtype(values.dtype):
-                columns[name] = values.to_numpy(dtype=np.float64, na_value=np.nan)[rows]
+                columns[name] = values.to_numpy(dtype=np.float64, na_value=np.nan)
     return columns
 
 
 def _names_each_row(values: pd.Series) -> bool:
     distinct = values.nunique()
     return distinct > 50 and distinct > 0.5 * values.notna().sum()
-
-
-def _codes(ids: pd.Series, of: pd.Series) -> Ints:
-    """Return where each id stands in ``of``, which holds each once; -1 where it does not."""
-    found = pd.factorize(pd.concat([of, ids], ignore_index=True))[0][len(of) :].astype(np.int64)
-    return np.where(found < len(of), found, -1)
 
 
 def _levels(values: pd.Series) -> np.ndarray:

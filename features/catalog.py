@@ -96,6 +96,13 @@ _DEAL = (
         "Days from creation to this stage",
     ),
     _number(
+        "days_in_stage",
+        "deal",
+        "days",
+        "From the entry into the stage to the moment; 0 where it is decided at stage entries.",
+        "Days in this stage",
+    ),
+    _number(
         "days_in_previous_stage",
         "deal",
         "days",
@@ -276,6 +283,24 @@ _VENDOR = (
         "count",
         "Other deals of the pair created before the moment with an involvement recorded by then.",
         "Earlier deals of this partner with this customer that vendor people joined",
+    ),
+    _number(
+        "uncoordinated_days",
+        "vendor",
+        "count",
+        "Days of the 30 before the moment on which vendor and partner both touched the customer, the same "
+        "day or a day apart, without a hand-over in these days.",
+        "Days of the last 30 on which vendor and partner both contacted the customer without a hand-over",
+        "Who contacted the customer: not on record",
+    ),
+    _boolean(
+        "uncoordinated",
+        "vendor",
+        "Vendor and partner both touched the customer in the same days without a hand-over.",
+        "Vendor and partner on the customer at once, without a hand-over",
+        "Vendor and partner contacted the customer in the same days without a hand-over",
+        "Vendor and partner have not both contacted the customer in the same days without a hand-over",
+        "Who contacted the customer is not on record",
     ),
 )
 

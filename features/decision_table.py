@@ -20,6 +20,10 @@ from scipy.sparse.csgraph import connected_components
 from features.problems import TableError, UserError
 
 ROW_COLUMNS = ("deal_id", "partner_id", "stage", "decided_at", "stepped_in", "outcome", "amount")
+HINDSIGHT = (
+    "closed_at",
+    "joined_later_at",
+)  # of rows, and never features; tables of older versions lack them
 _PREFIX = "feature."
 _KEY = b"stepin"
 _NO_DECISION_TABLE = (
@@ -33,16 +37,19 @@ _DTYPES = {
     "stepped_in": "bool",
     "outcome": "float64",
     "amount": "float64",
+    "closed_at": "datetime64[us, UTC]",
+    "joined_later_at": "datetime64[us, UTC]",
 }
 
 
 @dataclass(frozen=True)
 class FlowStep:
-    """One line of the count: what, how many, and why they are in or out."""
+    """One line of the count: what, how many, of how many deals, and why they are in or out."""
 
     what: str
     n: int
     why: str
+    deals: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the step as JSON can hold it."""
@@ -58,11 +65,15 @@ class DecisionTable:
     rows : DataFrame of n decisions
         Index ``decision_id``, unique texts; columns ``deal_id``, ``partner_id`` and ``stage`` (texts, may be
         missing), ``decided_at`` (UTC, may be missing), ``stepped_in`` (bool), ``outcome`` (0 and 1, or a
-        number in ``about["outcome_unit"]``), ``amount`` (in ``about["currency"]``).
+        number in ``about["outcome_unit"]``), ``amount`` (in ``about["currency"]``, as known then). And, known
+        with hindsight only: ``closed_at``, and ``joined_later_at``, when the vendor first came after the
+        window of a decision to step back and before the close (UTC, missing otherwise).
     features : DataFrame of shape (n, n_features)
         The same index; what the model sees.
     about : where the decisions come from, as JSON can hold it: kind, outcome, outcome_unit, currency,
-        amount_feature, stage_order, grace_days, horizon_days, exported_at, question, flow, left_out_columns.
+        amount_feature, stage_order, question, flow, left_out_columns; of CRM tables also grace_days,
+        horizon_days, every_days, against, exported_at, protocol, final_values, ever_against_never,
+        coordination.
     """
 
     rows: pd.DataFrame
@@ -74,7 +85,8 @@ class DecisionTable:
         if not self.rows.index.is_unique:
             twice = self.rows.index[self.rows.index.duplicated()]
             raise TableError("decisions", None, "would share an id; rename the deals or stages", twice)
-        rows = self.rows[list(ROW_COLUMNS)].astype(_DTYPES)
+        assert set(ROW_COLUMNS) <= set(self.rows.columns), "rows lack a column"
+        rows = self.rows.reindex(columns=[*ROW_COLUMNS, *HINDSIGHT]).astype(_DTYPES)
         rows.index = rows.index.astype("str").rename("decision_id")
         object.__setattr__(self, "rows", rows)
         object.__setattr__(self, "features", self.features.set_axis(rows.index))
@@ -179,7 +191,8 @@ class DecisionTable:
         features = features.rename(columns=lambda name: name.removeprefix(_PREFIX))
         for name, levels in said["levels"].items():
             features[name] = pd.Categorical(features[name], categories=pd.Index(levels, dtype="str"))
-        return cls(whole[list(ROW_COLUMNS)], features, said["about"])
+        rows = whole[[name for name in (*ROW_COLUMNS, *HINDSIGHT) if name in whole.columns]]
+        return cls(rows, features, said["about"])
 
     def _combined(self) -> pd.DataFrame:
         return pd.concat([self.rows, self.features.add_prefix(_PREFIX)], axis=1)

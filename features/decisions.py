@@ -1,4 +1,4 @@
-"""The target trial: who could be stepped in on, when, who was, and what came of it."""
+"""The target trial in the tables: who could be stepped in on, when, who was, and what came of it."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -6,77 +6,82 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from features.as_of import NEVER, EventLog, microseconds
-from features.build import build_features, open_deals
+from features import moments
+from features.as_of import NEVER, EventLog, Ints, codes_of, microseconds
+from features.build import build_features
+from features.coordination import Touches
 from features.decision_table import DecisionTable, FlowStep, drop_columns_that_say_nothing, refuse_one_valued
+from features.history import final_values
 from features.problems import UserError
 from features.stages import stage_order
 from features.tables import Tables
+from features.target_trial import GRACE_DAYS, HORIZON_DAYS, Against, TargetTrial
 
-__all__ = ["DecisionTable", "FlowStep", "build_decisions", "open_decisions"]
+__all__ = ["DecisionTable", "FlowStep", "TargetTrial", "build_decisions", "open_decisions"]
 
 FEWEST_PARTNERS = 10
-GRACE_DAYS = 14
-HORIZON_DAYS = 180
 
 
 def build_decisions(
-    tables: Tables, grace_days: int = GRACE_DAYS, horizon_days: int = HORIZON_DAYS
+    tables: Tables,
+    grace_days: int = GRACE_DAYS,
+    horizon_days: int = HORIZON_DAYS,
+    *,
+    every_days: int | None = None,
+    against: Against = "wait",
 ) -> DecisionTable:
-    """Return a decision for each stage entry of an open deal, its features, and what came of it.
+    """Return a decision for each moment of an open deal, its features, and what came of it.
 
     Parameters
     ----------
     tables : as ``schema.check`` returns them
-    grace_days : vendor people who are active within so many days after the entry have stepped in
-    horizon_days : the deal counts as won if it closes won within so many days after the entry
+    grace_days, horizon_days, every_days, against : the trial to imitate, see `TargetTrial`
 
     Returns
     -------
     DecisionTable
-        Sorted by time, then id. ``about["flow"]`` says how many entries were left out, and why; the counts
-        add up to the number of stage entries.
+        Sorted by time, then id. ``about["protocol"]`` is the target trial in words; ``about["flow"]`` says
+        how many moments were left out, and why; its counts add up to the number of moments.
 
     Raises
     ------
     UserError
-        No decision is left, fewer than ten partners, nobody (or everybody) stepped in, or all decisions have
-        the same outcome.
+        No decision is left, fewer than ten partners, nobody (or everybody) stepped in, or all
+        decisions have the same outcome.
 
     Notes
     -----
-    Time zero, eligibility and choice coincide at the stage entry. Who stepped in is judged at the end of the
-    grace window among deals still open then (a landmark), so that time spent waiting for help cannot be
-    mistaken for its effect. Decisions younger than the horizon are left out whatever their outcome: keeping
-    those that closed early would keep mostly one kind. Sources: Hernán & Robins 2016 (target trial
-    emulation), Dafni 2011 (landmarks).
+    Eligible is a deal at each moment to decide (its entry into a stage, or every so many days) at which it
+    is open, if it is still open at the end of the grace window. The two choices are vendor people active
+    within the window, or not. Nobody assigned them by lot: what moved the choice is adjusted for later. Time
+    zero is the moment, for eligibility, choice and follow-up alike; who stepped in is judged at the end of
+    the window among deals still open then (a landmark), so that time spent waiting for help cannot be
+    mistaken for its effect. Follow-up ends at the horizon, and the outcome is a win by then. Decisions
+    younger than the horizon are left out whatever their outcome: keeping those that closed early would keep
+    mostly one kind. The estimand is stepping in now against waiting, or against nobody coming at all.
+    Sources: Hernán & Robins 2016 (target trial emulation), Dafni 2011 (landmarks).
 
     Assumption that no test can check: ``started_at`` and ``ended_at`` say when people truly worked on the
     deal. Involvements that nobody recorded count as stepping back, and draw the effect towards zero.
     """
-    _check_days(grace_days, horizon_days)
-    grace, horizon = timedelta(days=grace_days), timedelta(days=horizon_days)
-    entries = _entries(tables)
-    reasons = _reasons_to_leave_out(entries, tables.now, grace_days, horizon_days)
-    is_left_out = np.zeros(len(entries), dtype=bool)
-    flow = [
-        FlowStep("stage entries", len(entries), "every entry of a deal into a stage is a moment to decide")
-    ]
-    for what, applies, why in reasons:
-        flow.append(FlowStep(what, int((applies & ~is_left_out).sum()), why))
-        is_left_out |= applies
-    kept = entries[~is_left_out]
-    flow.append(
-        FlowStep("decisions", len(kept), "open at the end of the window, and old enough to be judged")
-    )
-    won_in_time = (kept["outcome"] == "won") & (kept["closed_at"] <= kept["entered_at"] + horizon)
+    trial = TargetTrial(grace_days, horizon_days, every_days, against)
+    asked = _with_deals(tables, _moments(tables, trial))
+    kept, flow = _eligible(asked, tables, trial)
     rows = _rows(kept).assign(
-        stepped_in=_was_active(tables.involvements, kept, grace),
-        outcome=won_in_time.to_numpy(dtype="float64"),
+        stepped_in=_was_active(tables.involvements, kept, timedelta(days=trial.grace_days)),
+        outcome=_won_in_time(kept, timedelta(days=trial.horizon_days)),
     )
     _refuse_too_little(rows)
-    features, left_out = drop_columns_that_say_nothing(_features_at_entry(tables, kept, rows.index))
-    about = _about(tables, grace_days, horizon_days, flow, left_out)
+    rows = rows.assign(joined_later_at=_joined_later(tables.involvements, kept, rows["stepped_in"], trial))
+    features = build_features(tables, kept.set_index("decision_id"))
+    rows = rows.assign(amount=features["amount"])
+    features, left_out = drop_columns_that_say_nothing(features)
+    about = _about(tables, trial, flow) | {
+        "left_out_columns": left_out,
+        "final_values": final_values(tables, features.columns),
+        "ever_against_never": _ever_against_never(tables),
+        "coordination": Touches.of(tables).to_dict(),
+    }
     decided_on = set(rows["stage"])  # a history may also hold stages that close a deal
     about["stage_order"] = [stage for stage in stage_order(tables.stage_entries) if stage in decided_on]
     return DecisionTable(rows, features, about)
@@ -88,83 +93,116 @@ def open_decisions(tables: Tables) -> DecisionTable:
     ``stepped_in`` is false and ``outcome`` missing throughout; ``decided_at`` is the entry into the current
     stage. All features are there, also those that ``build_decisions`` leaves out for saying nothing.
     """
-    moments = open_deals(tables)
-    deals = tables.deals[["deal_id", "partner_id", "amount"]]
-    entries = moments.merge(deals, on="deal_id", how="left", validate="one_to_one")
-    entries["decision_id"] = entries["deal_id"] + ":" + entries["stage"]
-    rows = _rows(entries).assign(stepped_in=False, outcome=np.nan)
-    features = build_features(tables, entries.set_index("decision_id"))
-    flow = [FlowStep("open deals", len(rows), "open at the export, with a stage on record")]
-    return DecisionTable(rows, features, _about(tables, GRACE_DAYS, HORIZON_DAYS, flow, []))
-
-
-def _check_days(grace_days: int, horizon_days: int) -> None:
-    if not 0 < grace_days < horizon_days:
-        raise UserError(
-            f"grace_days is {grace_days} and horizon_days {horizon_days}; "
-            "the window should be longer than 0 days and end before the horizon."
-        )
-
-
-def _entries(tables: Tables) -> pd.DataFrame:
-    """Return the stage entries with what their deals say, sorted by time and id, with unique ids."""
-    deals = tables.deals[["deal_id", "partner_id", "amount", "outcome", "closed_at"]]
-    entries = tables.stage_entries[["deal_id", "stage", "entered_at"]].sort_values(
-        ["entered_at", "deal_id", "stage"], ignore_index=True
+    asked = _with_deals(tables, moments.open_deals(tables))
+    features = build_features(tables, asked.set_index("decision_id"))
+    rows = _rows(asked.assign(moment=asked["entered_at"])).assign(
+        stepped_in=False, outcome=np.nan, amount=features["amount"]
     )
-    again = entries.groupby(["deal_id", "stage"]).cumcount()
-    suffix = (":" + (again + 1).astype("str")).where(again > 0, "")
-    entries["decision_id"] = entries["deal_id"] + ":" + entries["stage"] + suffix
-    return entries.merge(deals, on="deal_id", how="left", validate="many_to_one")
+    flow = [FlowStep("open deals", len(rows), "open at the export, with a stage on record", len(rows))]
+    return DecisionTable(rows, features, _about(tables, TargetTrial(), flow))
+
+
+def _moments(tables: Tables, trial: TargetTrial) -> pd.DataFrame:
+    if trial.every_days is None:
+        return moments.stage_entries(tables)
+    return moments.every_days(tables, trial.every_days)
+
+
+def _with_deals(tables: Tables, asked: pd.DataFrame) -> pd.DataFrame:
+    deals = tables.deals[["deal_id", "partner_id", "outcome", "closed_at"]]
+    return asked.merge(deals, on="deal_id", how="left", validate="many_to_one")
+
+
+def _eligible(asked: pd.DataFrame, tables: Tables, trial: TargetTrial) -> tuple[pd.DataFrame, list[FlowStep]]:
+    """Return the moments that are decisions, and the count of all of them, step by step."""
+    what = "stage entries" if trial.every_days is None else "moments"
+    why = (
+        "every entry of a deal into a stage" if trial.every_days is None else f"every {trial.every_days} days"
+    )
+    flow = [FlowStep(what, len(asked), f"{why} is a moment to decide", asked["deal_id"].nunique())]
+    is_left_out = np.zeros(len(asked), dtype=bool)
+    for name, applies, reason in _reasons_to_leave_out(asked, tables.now, trial):
+        newly = applies & ~is_left_out
+        flow.append(FlowStep(name, int(newly.sum()), reason, asked.loc[newly, "deal_id"].nunique()))
+        is_left_out |= applies
+    kept = asked[~is_left_out]
+    flow.append(
+        FlowStep(
+            "decisions",
+            len(kept),
+            "open at the end of the window, and old enough to be judged",
+            kept["deal_id"].nunique(),
+        )
+    )
+    return kept, flow
 
 
 def _reasons_to_leave_out(
-    entries: pd.DataFrame, now: pd.Timestamp, grace_days: int, horizon_days: int
+    asked: pd.DataFrame, now: pd.Timestamp, trial: TargetTrial
 ) -> Iterator[tuple[str, np.ndarray, str]]:
-    entered, closed = entries["entered_at"], entries["closed_at"]
-    window_end = entered + timedelta(days=grace_days)
+    moment, closed = asked["moment"], asked["closed_at"]
+    window_end = moment + timedelta(days=trial.grace_days)
+    when = "entered" if trial.every_days is None else "asked"
     yield (
-        "entered after the deal closed",
-        (closed <= entered).to_numpy(),
+        f"{when} after the deal closed",
+        (closed <= moment).to_numpy(),
         "nothing is left to decide on a closed deal",
     )
     yield (
         "closed within the window",
         (closed <= window_end).to_numpy(),
-        f"who stepped in is judged {grace_days} days after the entry, among deals still open then",
+        f"who stepped in is judged {trial.grace_days} days after the "
+        f"{'entry' if trial.every_days is None else 'moment'}, among deals still open then",
     )
     yield (
         "too young",
-        (entered + timedelta(days=horizon_days) > now).to_numpy(),
-        f"less than {horizon_days} days before the export: left out whatever their outcome is so far",
+        (moment + timedelta(days=trial.horizon_days) > now).to_numpy(),
+        f"less than {trial.horizon_days} days before the export: left out whatever their outcome is so far",
     )
 
 
-def _was_active(involvements: pd.DataFrame, entries: pd.DataFrame, grace: timedelta) -> np.ndarray:
-    """Tell whether vendor people were active between the entry and the end of the window."""
-    both = pd.concat([involvements["deal_id"], entries["deal_id"]])
-    codes = pd.factorize(both)[0].astype(np.int64)
-    theirs, asked = codes[: len(involvements)], codes[len(involvements) :]
-    entered = microseconds(entries["entered_at"])
+def _won_in_time(asked: pd.DataFrame, horizon: timedelta) -> np.ndarray:
+    won = (asked["outcome"] == "won") & (asked["closed_at"] <= asked["moment"] + horizon)
+    return won.to_numpy(dtype="float64")
+
+
+def _was_active(involvements: pd.DataFrame, asked: pd.DataFrame, grace: timedelta) -> np.ndarray:
+    """Tell whether vendor people were active between the moment and the end of the window."""
+    theirs, deal = _deal_codes(involvements, asked)
+    moment = microseconds(asked["moment"])
     started = microseconds(involvements["started_at"])
     ended = microseconds(involvements["ended_at"])
-    came = EventLog(theirs, started).count(asked, microseconds(entries["entered_at"] + grace))
+    came = EventLog(theirs, started).count(deal, microseconds(asked["moment"] + grace))
     gone = EventLog(theirs, np.where(ended == NEVER, NEVER, np.maximum(ended, started))).count(
-        asked, entered + 1
+        deal, moment + 1
     )
     return came > gone
 
 
-def _rows(entries: pd.DataFrame) -> pd.DataFrame:
-    renamed = entries.rename(columns={"entered_at": "decided_at"}).set_index("decision_id")
-    return renamed[["deal_id", "partner_id", "stage", "decided_at", "amount"]].assign(
+def _joined_later(
+    involvements: pd.DataFrame, asked: pd.DataFrame, stepped_in: pd.Series, trial: TargetTrial
+) -> pd.Series:
+    """Return when the vendor first came after the window of a decision to step back, before the close."""
+    theirs, deal = _deal_codes(involvements, asked)
+    log = EventLog(theirs, microseconds(involvements["started_at"]))
+    first = log.first_row_from(deal, microseconds(asked["moment"] + timedelta(days=trial.grace_days)))
+    started = involvements["started_at"].reset_index(drop=True).reindex(np.where(first >= 0, first, -1))
+    came = started.set_axis(stepped_in.index)
+    closed = asked["closed_at"].set_axis(stepped_in.index)
+    return came.mask(stepped_in | (came >= closed))
+
+
+def _deal_codes(involvements: pd.DataFrame, asked: pd.DataFrame) -> tuple[Ints, Ints]:
+    """Return codes of the deals of both: involvements, and moments."""
+    deals = pd.Index(asked["deal_id"].unique())
+    return codes_of(involvements["deal_id"], deals), codes_of(asked["deal_id"], deals)
+
+
+def _rows(asked: pd.DataFrame) -> pd.DataFrame:
+    renamed = asked.rename(columns={"moment": "decided_at"}).set_index("decision_id")
+    return renamed[["deal_id", "partner_id", "stage", "decided_at", "closed_at"]].assign(
         decided_at=lambda rows: rows["decided_at"].astype("datetime64[us, UTC]")
     )
-
-
-def _features_at_entry(tables: Tables, entries: pd.DataFrame, index: pd.Index) -> pd.DataFrame:
-    moments = entries[["deal_id", "stage", "entered_at"]].assign(moment=entries["entered_at"])
-    return build_features(tables, moments.set_index(index))
 
 
 def _refuse_too_little(rows: pd.DataFrame) -> None:
@@ -181,9 +219,22 @@ def _refuse_too_little(rows: pd.DataFrame) -> None:
     refuse_one_valued(rows, "stepped in", "won within the horizon")
 
 
-def _about(
-    tables: Tables, grace_days: int, horizon_days: int, flow: list[FlowStep], left_out: list[dict[str, str]]
-) -> dict[str, object]:
+def _ever_against_never(tables: Tables) -> dict[str, list[list[int]]]:
+    """Count for each partner what the simplest comparison of closed deals would compare.
+
+    Deals with any involvement of the vendor, whenever, and how many of them were won; deals without, and how
+    many of those: four numbers a partner.
+    """
+    closed = tables.deals[tables.deals["outcome"] != "open"]
+    joined = closed["deal_id"].isin(tables.involvements["deal_id"])
+    won = closed["outcome"] == "won"
+    counts = pd.DataFrame(
+        {"joined": joined, "joined_won": joined & won, "left": ~joined, "left_won": ~joined & won}
+    )
+    return {"partners": counts.groupby(closed["partner_id"]).sum().to_numpy(dtype=int).tolist()}
+
+
+def _about(tables: Tables, trial: TargetTrial, flow: list[FlowStep]) -> dict[str, object]:
     currencies = sorted(tables.deals["currency"].dropna().unique())
     return {
         "kind": "crm",
@@ -192,14 +243,13 @@ def _about(
         "currency": str(currencies[0]) if len(currencies) == 1 else None,
         "amount_feature": "amount",
         "stage_order": stage_order(tables.stage_entries),
-        "grace_days": grace_days,
-        "horizon_days": horizon_days,
+        "grace_days": trial.grace_days,
+        "horizon_days": trial.horizon_days,
+        "every_days": trial.every_days,
+        "against": trial.against,
         "exported_at": tables.now.isoformat(),
-        "question": (
-            f"By how much does it change the chance that the deal is won within {horizon_days} days "
-            f"if vendor people are active on it within {grace_days} days of its entry into the stage, "
-            "against their waiting, with later choices left to nature?"
-        ),
-        "left_out_columns": left_out,
+        "question": trial.question(),
+        "protocol": [list(part) for part in trial.protocol()],
+        "left_out_columns": [],
         "flow": [step.to_dict() for step in flow],
     }

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from features import catalog
-from features.build import build_features, open_deals
+from features.build import build_features
+from features.moments import open_deals
 from features.problems import TableError, UserError
 from features.schema import check
 from features.stages import stage_order

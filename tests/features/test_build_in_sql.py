@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features.build import build_features, open_deals
+from features.build import build_features
+from features.moments import open_deals
 
 VIEWS = """
 create view asked as select m.*, d.* exclude (deal_id) from moments m join deals d using (deal_id);

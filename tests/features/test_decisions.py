@@ -8,8 +8,9 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from features import catalog
-from features.build import build_features, open_deals
+from features.build import build_features
 from features.decisions import build_decisions, open_decisions
+from features.moments import open_deals
 from features.problems import UserError
 from features.schema import check
 
@@ -188,8 +189,11 @@ def test_columns_that_say_nothing_are_left_out_and_named(make_tables):
     )
     table = build_decisions(replace(tables, deals=deals))
     assert table.about["left_out_columns"] == [
+        {"column": "days_in_stage", "why": "the same everywhere"},
         {"column": "lead_source", "why": "the same everywhere"},
         {"column": "competitor", "why": "all missing"},
+        {"column": "uncoordinated_days", "why": "all missing"},
+        {"column": "uncoordinated", "why": "all missing"},
     ]
     assert not {"lead_source", "competitor"} & set(table.features.columns)
 
