@@ -13,6 +13,7 @@ _MEND = "mend it, or leave it empty"
 _DAY = r"\d{4}-\d\d?-\d\d?|\d{4}/\d\d?/\d\d?|\d{8}"
 _WITH_COMMA = r"[-+]?[\d.,' \u00a0\u202f]*,[\d.,' \u00a0\u202f]*"
 _BY_POINT = r"[1-9]\d{0,2}\.\d{3}"
+_LARGEST_WHOLE = 2**53  # above it, a float no longer tells a number from the next
 _MOST_SHOWN = 40
 _LEADING_ZERO = r"0\d+"
 
@@ -72,9 +73,13 @@ def as_text(values: pd.Series) -> pd.Series:
     """Return any values as pandas' str, missing where they were; whole numbers without a decimal point."""
     if is_text(values):
         return values.astype("object").astype("str") if values.dtype != "str" else values
-    if pd.api.types.is_float_dtype(values.dtype) and (values.isna() | (values == values.round())).all():
+    if pd.api.types.is_float_dtype(values.dtype) and (values.isna() | _is_whole(values)).all():
         values = values.astype("Int64")  # whole numbers turn to floats where one is missing
     return values.astype("object").map(str, na_action="ignore").astype("str")
+
+
+def _is_whole(values: pd.Series) -> pd.Series:
+    return (values == values.round()) & (values.abs() < _LARGEST_WHOLE)
 
 
 def _never(_bad: Any, text: str) -> Exception:
@@ -89,7 +94,7 @@ def _to_text(values: pd.Series, _fault: Fault) -> pd.Series:
 def _to_number(values: pd.Series, fault: Fault) -> pd.Series:
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype("object").astype("str")
-    if _is_boolean(values) or pd.api.types.is_datetime64_any_dtype(values.dtype):
+    if _is_boolean(values) or values.dtype.kind in "mM":
         raise fault(values.notna(), f"should be a number; came {_what(values)}: {_MEND}")
     numbers = pd.to_numeric(values, errors="coerce").astype("float64")
     bad = numbers.isna() & values.notna()
@@ -161,4 +166,6 @@ def _shortened(text: str) -> str:
 def _what(values: pd.Series) -> str:
     if _is_boolean(values):
         return "true and false"
+    if values.dtype.kind == "m":
+        return "durations"
     return "times" if pd.api.types.is_datetime64_any_dtype(values.dtype) else "numbers"

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from features.column_types import thousands_by_point
 from features.problems import TableError
 from features.tables import COLUMNS, Tables, row_ids
 
@@ -140,6 +141,13 @@ def _changes(tables: Tables) -> Iterator[Finding]:
     numbers = pd.to_numeric(changes["value"], errors="coerce")
     bad = is_amount & changes["value"].notna() & ~(numbers.between(0, float("inf"), inclusive="left"))
     yield "deal_changes", "value", "should be a number of 0 or more where the column is amount", bad
+    thousands = thousands_by_point(changes["value"].where(is_amount))
+    yield (
+        "deal_changes",
+        "value",
+        "should say thousands without a point where the column is amount",
+        thousands,
+    )
     keys = ["deal_id", "column", "changed_at"]
     twice = changes.duplicated(keys, keep=False)
     yield "deal_changes", None, f"should hold each ({', '.join(keys)}) once; came more than once", twice

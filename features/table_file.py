@@ -98,7 +98,7 @@ def _named_columns(table: pa.Table, file: Path) -> pd.DataFrame:
 def _read_parquet(file: Path, missing: Sequence[str]) -> pd.DataFrame:
     try:
         _refuse_twice(pyarrow.parquet.read_schema(file).names, file)
-        frame = pd.read_parquet(file)
+        frame = _exact(pyarrow.parquet.read_table(file))
     except TableError:
         raise
     except (pa.ArrowException, ValueError, OSError, KeyError, TypeError) as error:
@@ -117,6 +117,16 @@ def _with_mark(encoding: str) -> str:
         return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
     except LookupError:
         return encoding  # refused with the file's name by whoever decodes
+
+
+def _exact(table: pa.Table) -> pd.DataFrame:
+    """As pandas does, but integers stay integers where some are missing: floats would change long ids."""
+    frame = table.to_pandas()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_integer(column.type) and column.null_count and name in frame:
+            kind = pd.UInt64Dtype() if pa.types.is_uint64(column.type) else pd.Int64Dtype()
+            frame[name] = column.to_pandas(types_mapper=lambda _, kind=kind: kind).set_axis(frame.index)
+    return frame
 
 
 def _refuse_twice(columns: Sequence[str], file: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features import table_file
+from features.column_types import as_text
 from features.problems import UserError
 from features.schema import read_frame, read_tables
 
@@ -241,6 +242,13 @@ def test_an_index_with_a_name_is_a_column_of_a_parquet_file(tmp_path):
     assert as_lists(named) == [["D1", 1], [None, 2]]
     plain = read(tmp_path, parquet(frame[::-1]), "t.parquet")
     assert (as_lists(plain), list(plain.index)) == ([[None, 2], ["D1", 1]], [0, 1])
+
+
+def test_long_ids_survive_a_missing_one_in_a_parquet_file(tmp_path):
+    ids = pd.array([2**53 + 1, None, 2**63 - 1], dtype="Int64")
+    frame = read(tmp_path, parquet(pd.DataFrame({"deal_id": ids, "n": [1.0, None, 2.0]})), "t.parquet")
+    assert as_text(frame["deal_id"])[[0, 2]].tolist() == ["9007199254740993", "9223372036854775807"]
+    assert as_text(pd.Series([2.0**60, 1.0])).notna().all()
 
 
 def test_the_line_of_a_block_that_is_read_later_is_named(tmp_path, monkeypatch):

@@ -273,6 +273,11 @@ REFUSALS |= {
         "deals: column 'amount' should say thousands without a point; came '1.234' throughout: write 12500 "
         "for 12.500 if thousands are meant, else 12.5000 (2 rows: D1, D2).",
     ),
+    "durations for a number": (
+        {"deals": {"amount": pd.to_timedelta([1, 2, 3], unit="D")}},
+        "deals: column 'amount' should be a number; came durations: mend it, or leave it empty "
+        "(3 rows: D1, D2, D3).",
+    ),
     "a year alone": (
         {"deals": {"created_at": ["2024", "2024-01", "now"]}},
         "deals: column 'created_at' should be a date or time such as 2024-03-31 or 2024-03-31T09:30:00Z; "
@@ -309,6 +314,11 @@ REFUSALS |= {
     "a change to an amount that is none": (
         {"deal_changes": CHANGE | {"value": ["1.234,56"]}},
         "deal_changes: column 'value' should be a number of 0 or more where the column is amount "
+        "(1 row: D1).",
+    ),
+    "a change to thousands with a point": (
+        {"deal_changes": CHANGE | {"value": ["12.500"]}},
+        "deal_changes: column 'value' should say thousands without a point where the column is amount "
         "(1 row: D1).",
     ),
     "two changes at once": (
