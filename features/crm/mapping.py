@@ -44,7 +44,8 @@ texts are compared after trimming and whatever their capitals. The whole languag
     deal_id = "deal"
 
 Tables: deals, stage_entries, involvements, partners, customers, relationships, activities, deal_changes.
-A table may have several blocks; a deal, partner or customer that an earlier block knows is passed over.
+A table may have several blocks. A partner or customer may be described in several rows: the first that is
+not blank counts. A deal that comes twice is refused the second time.
 
 An EXPRESSION is
     "alias"                                a column of the file; absent ones are blank
@@ -234,7 +235,7 @@ def _pattern(spelling: dict[str, Any], where: str) -> str:
 
 def _with_rows(rule: FileRule, section: dict[str, Any], parser: Parser) -> FileRule:
     conditions = tuple(
-        parser.condition(item, rule.name, f"[files.{rule.name}] rows", step=True)
+        parser.condition(item, rule.name, f"{parser.name}: [files.{rule.name}] rows", step=True)
         for item in section.get("rows", [])
     )
     return FileRule(**{**vars(rule), "rows": conditions})

@@ -51,14 +51,21 @@ def final_tables(draft: Draft) -> dict[str, pd.DataFrame]:
 
 
 def _ids_once(draft: Draft) -> None:
-    """Keep the first row of each deal, partner and customer."""
-    for table, key in (("deals", "deal_id"), ("partners", "partner_id"), ("customers", "customer_id")):
+    """Keep the first row of each deal, partner and customer; what it leaves blank the next rows may fill.
+
+    A partner or customer may well be described more than once, with each of its deals; a deal may not.
+    """
+    draft.refuse("deals", draft.frames["deals"].duplicated("deal_id"), "its deal_id came before")
+    for table, key in (("partners", "partner_id"), ("customers", "customer_id")):
         frame = draft.frames[table]
-        home = value_of(frame[key], frame[~frame.duplicated(key)], key, FILE)
-        other_file = (frame[FILE] != home).to_numpy() & frame.duplicated(key).to_numpy()
-        draft.pass_over(table, other_file, f"another file gave its {key} before")
-        again = draft.frames[table].duplicated(key).to_numpy()
-        draft.refuse(table, again, f"its {key} came before")
+        again = frame.duplicated(key).to_numpy()
+        if again.any():
+            filled = frame.groupby(key, sort=False)[
+                [c for c in frame.columns if c not in (key, FILE, ROW)]
+            ].first()
+            first = frame[~again].drop(columns=filled.columns).join(filled, on=key)
+            draft.pass_over(table, again, f"its {key} was described before")
+            draft.frames[table] = first[frame.columns].reset_index(drop=True)
 
 
 def _future(draft: Draft, now: pd.Timestamp) -> None:
