@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ DELIMITERS = (",", ";", "\t", "|")
 CHUNK = 50_000  # records held as Python objects at a time
 PROGRESS = 1_000_000  # records between two words on progress
 UNDECODABLE = "has bytes that are no text"
-MOST_ZEROS = 0.02  # a file with more zero bytes at its start is no text
+MOST_ZEROS = 0.1  # a file with more zero bytes at its start is no text
 
 
 @dataclass(frozen=True)
@@ -322,12 +322,11 @@ def _quotes(error: str) -> str:
 
 def _open(path: Path) -> IO[bytes]:
     try:
-        file = path.open("rb")
-        start = file.read(2)
-        file.seek(0)
+        with path.open("rb") as file:
+            is_packed = file.read(2) == b"\x1f\x8b"
+        return cast(IO[bytes], gzip.open(path, "rb")) if is_packed else path.open("rb")
     except OSError as error:
         raise _unreadable(path, error) from None
-    return gzip.GzipFile(fileobj=file) if start == b"\x1f\x8b" else file  # type: ignore[return-value]
 
 
 def _raw_lines(file: IO[bytes]) -> Iterator[bytes]:

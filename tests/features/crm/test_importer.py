@@ -51,7 +51,7 @@ def test_the_real_sample_imports_as_it_is(tmp_path):
 
 
 def test_the_example_mapping_imports_a_crm_that_nobody_knows(own, run_import, tmp_path):
-    summary = run_import(own, mapping=ROOT / "examples" / "own_crm.toml")
+    summary = run_import(own, mapping=ROOT / "examples" / "crm" / "own_crm.toml")
     tables = read_tables(tmp_path / "crm")
     deals = tables.deals.set_index("deal_id")
     assert list(deals["outcome"]) == ["won", "open", "lost"]
@@ -72,7 +72,7 @@ def test_the_example_mapping_imports_a_crm_that_nobody_knows(own, run_import, tm
 
 
 def test_lines_for_people_show_the_ledger_the_reasons_and_what_is_not_used(own, run_import):
-    lines = run_import(own, mapping=ROOT / "examples" / "own_crm.toml").lines()
+    lines = run_import(own, mapping=ROOT / "examples" / "crm" / "own_crm.toml").lines()
     assert lines[:4] == [
         "Our CRM (own_crm.toml), recognised by the columns of a.csv.",
         "Rows of the export: in = kept + refused + passed over",
@@ -85,14 +85,14 @@ def test_lines_for_people_show_the_ledger_the_reasons_and_what_is_not_used(own, 
 
 
 def test_the_folder_holds_the_summary_as_json(own, run_import, tmp_path):
-    summary = run_import(own, mapping=ROOT / "examples" / "own_crm.toml")
+    summary = run_import(own, mapping=ROOT / "examples" / "crm" / "own_crm.toml")
     document = json.loads((tmp_path / "crm" / "import.json").read_text(encoding="utf-8"))
     assert document == json.loads(json.dumps(summary.to_dict()))
     assert document["rows"] == {"in": 10, "kept": 8, "refused": 0, "passed_over": 2}
 
 
 def test_the_tables_can_be_learned_from(own, run_import, tmp_path):
-    run_import(own, mapping=ROOT / "examples" / "own_crm.toml")
+    run_import(own, mapping=ROOT / "examples" / "crm" / "own_crm.toml")
     tables = read_tables(tmp_path / "crm")
     assert {path.name for path in (tmp_path / "crm").iterdir()} == {
         "refused.csv",
