@@ -30,7 +30,7 @@ from features.simulator import simulate
 from features.tables import Tables
 
 ROOT = Path(__file__).parents[1]
-REPEATS = 3
+REPEATS = 5
 WIN_RATE, USUAL = "partner_win_rate", "amount_to_partner_usual"
 _DEAL_COLUMNS = ["deal_id", "partner_id", "created_at", "closed_at", "outcome", "amount"]
 Engine = Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]
@@ -81,7 +81,7 @@ def _measured_apart(engine: str, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read the questions, answer them three times, print the cheapest and the peak memory."""
+    """Read the questions, answer them five times, print the cheapest and the peak memory."""
     engine, folder = sys.argv[1], Path(sys.argv[2])
     importlib.import_module(engine)
     deals, asked = pd.read_parquet(folder / "deals.parquet"), pd.read_parquet(folder / "asked.parquet")

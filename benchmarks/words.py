@@ -71,7 +71,7 @@ ENGINES = """## Engines
 What was on record about a partner just before each stage entry of the simulated CRM: `partner_win_rate`, the
 heaviest feature, and `amount_to_partner_usual`, the next. Every engine was given the same pandas frames and
 had to give back a pandas frame; what that costs is part of its time. All answers are the same to nine digits,
-or there would be no table. Each ran three times in a process of its own, with the threads of its default; the
+or there would be no table. Each ran five times in a process of its own, with the threads of its default; the
 fastest run counts. **MB added**: peak memory less what the process held with the questions read and the
 engine loaded. **lines**: of code, docstring and SQL. To run it again: `make bench ARGS="--engines"`."""
 
