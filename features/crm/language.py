@@ -129,6 +129,7 @@ class FileRule:
     key: str | None = None
     about: str = ""
     rows: tuple[Condition, ...] = ()
+    salesforce_ids: tuple[str, ...] = ()  # aliases whose ids of 15 signs are written with 18
 
 
 @dataclass(frozen=True)

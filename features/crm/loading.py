@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from features.crm.language import FileRule, ReadingRule
 from features.crm.ledger import Ledger, Repairs
 from features.crm.reading import Notify, Read, read
 from features.crm.recognise import Match
+from features.crm.salesforce_ids import with_eighteen
 from features.problems import UserError
 
 _OTHER_ENCODING = "a line that is not UTF-8 in a file that is: read as Windows-1252"
@@ -42,7 +43,8 @@ def load(
         came = _read(match, notify)
         _say(match, came, repairs, unread)
         parts[match.rule.name].append((match, came))
-    return {name: _together(each, reading) for name, each in parts.items()}
+    files = {name: _together(each, reading) for name, each in parts.items()}
+    return {name: _with_long_ids(file, unread) for name, file in files.items()}
 
 
 def _read(match: Match, notify: Notify) -> Read:
@@ -106,6 +108,18 @@ def _together(parts: Sequence[tuple[Match, Read]], reading: ReadingRule) -> File
         if any(alias in match.places for match, _ in parts)
     }
     return FileRows(rule, ledger, texts, _wide(parts, rule, sizes, reading), _headers(parts))
+
+
+def _with_long_ids(file: FileRows, unread: Unread) -> FileRows:
+    texts, count = dict(file.texts), 0
+    for alias in file.rule.salesforce_ids:
+        if alias in texts:
+            texts[alias], n = with_eighteen(texts[alias])
+            count += n
+    if count:
+        names = " and ".join(file.ledger.names)
+        unread.notes.append(f"{names}: {count:,} ids of 15 signs are written with 18, as elsewhere.")
+    return replace(file, texts=texts)
 
 
 def _wide(

@@ -19,6 +19,7 @@ texts are compared after trimming and whatever their capitals. The whole languag
     recognised_by = ["deal", "at"]         # aliases that must be there; several files may fit: parts
     needed = true                          # the CRM is recognised by these; default false
     key = "id"                             # the alias that look-ups match; default none
+    salesforce_ids = ["deal"]              # ids of 15 signs (reports) are written with 18 (API)
     rows = [{ column = "deleted", not_in = ["true"], because = "deleted in the CRM" }]
     [files.history.columns]                # alias = spellings of the header, first found
     deal = "OpportunityId"
@@ -102,7 +103,7 @@ from features.problems import UserError
 from features.tables import COLUMNS
 
 _TOP = ("crm", "title", "cannot_know", "reading", "files", "values", "sets", "never", *COLUMNS)
-_FILE = ("about", "recognised_by", "needed", "key", "rows", "columns")
+_FILE = ("about", "recognised_by", "needed", "key", "rows", "columns", "salesforce_ids")
 _BLOCK = ("from", "rows", "columns", "keep", "when_blank", "when_unknown", "named_only", "before", "unless")
 _READING = ("blank", "timezone", "dates", "decimal", "earliest_year")
 _OWN_COLUMNS = ("deals", "partners", "customers")
@@ -208,7 +209,8 @@ def _file(key: str, rule: object, name: str) -> FileRule:
             columns[alias] = _texts(spelling, alias, where)
     recognised_by = _texts(rule.get("recognised_by", list(columns)[:1]), "recognised_by", where)
     key_alias = rule.get("key")
-    for alias in (*recognised_by, *([key_alias] if key_alias is not None else [])):
+    ids = _texts(rule.get("salesforce_ids", []), "salesforce_ids", where)
+    for alias in (*recognised_by, *ids, *([key_alias] if key_alias is not None else [])):
         if alias not in columns and alias not in patterns:
             raise UserError(f"{where} has no column '{alias}'; its columns are {', '.join(columns)}.")
     return FileRule(
@@ -219,6 +221,7 @@ def _file(key: str, rule: object, name: str) -> FileRule:
         needed=bool(rule.get("needed", False)),
         key=key_alias,
         about=str(rule.get("about", key)),
+        salesforce_ids=ids,
     )
 
 

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from features import UserError, read_tables
 from features.crm import Imported, import_export
+from features.crm.salesforce_ids import with_eighteen
 from features.schema import Tables
 
 
@@ -326,6 +328,31 @@ def test_the_files_names_do_not_matter(copied, run_import, exports):
     for i, file in enumerate(sorted(copied.iterdir(), reverse=True)):
         file.rename(copied / f"{i}.csv")
     assert run_import(copied, rates=exports / "rates.csv").tables == before.tables
+
+
+def test_ids_of_fifteen_signs_as_reports_hold_them_are_the_same_ids(
+    copied, run_import, exports, tmp_path, clock
+):
+    before = run_import(exports / "salesforce", rates=exports / "rates.csv")
+    shutil.rmtree(before.folder)
+    edit(copied / "OpportunityHistory.csv", lambda text: text.replace("IAA,", ","))
+    edit(copied / "Task.csv", lambda text: text.replace("IAA,", ","))
+    after = run_import(copied, rates=exports / "rates.csv")
+    assert after.tables == before.tables
+    assert "OpportunityHistory.csv: 26 ids of 15 signs are written with 18, as elsewhere." in after.notes
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("006Dp0000000001", "006Dp0000000001IAA"),
+        ("001bm00001ZL8U9", "001bm00001ZL8U9AAL"),
+        ("a" * 15, "a" * 15 + "AAA"),
+    ],
+)
+def test_the_three_further_signs_of_an_id_tell_its_capitals(short, long):
+    ids, count = with_eighteen(pa.array([short, long, None], pa.large_string()))
+    assert (ids.to_pylist(), count) == ([long, long, None], 1)
 
 
 def test_the_order_of_the_rows_does_not_matter(copied, run_import, exports, tmp_path, clock):
