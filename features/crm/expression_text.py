@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from features.crm import toml_values as toml
 from features.crm.language import (
     Alias,
     Cases,
@@ -100,25 +101,21 @@ class Parser:
         return Fixed(value)
 
     def _translated(self, text: dict[str, Any], file: str, where: str) -> Expression:
-        self._keys(text, ("of", "values", "other", "because"), where)
-        values = text.get("values", {})
-        if isinstance(values, str):
-            if values not in self._values:
-                known = ", ".join(self._values) or "none"
-                raise UserError(f"{where}: there is no [values.{values}]. Known: {known}.")
-            values = self._values[values]
-        if not isinstance(values, dict) or not all(isinstance(each, str) for each in values.values()):
-            raise UserError(f"{where}: values should be a list's name or texts for texts; came {values!r}.")
+        toml.known_keys(text, ("of", "values", "other", "because"), where)
+        name = text.get("values")
+        if isinstance(name, str) and name not in self._values:
+            known = ", ".join(self._values) or "none"
+            raise UserError(f"{where}: there is no [values.{name}]. Known: {known}.")
+        values = self._values[name] if isinstance(name, str) else toml.words(text, "values", where)
         other = text.get("other", "keep")
         if other not in _OTHER:
             raise UserError(f"{where}: other should be one of {', '.join(_OTHER)}; came {other!r}.")
         folded = {key.strip().casefold(): value for key, value in values.items()}
-        return Translated(
-            self.expression(text["of"], file, where), folded, other, str(text.get("because", ""))
-        )
+        because = toml.text(text, "because", where)
+        return Translated(self.expression(text["of"], file, where), folded, other, because)
 
     def _look_up(self, text: dict[str, Any], file: str, where: str) -> Expression:
-        self._keys(text, ("file", "by", "match", "column", "rows", "pick", "at", "several"), where)
+        toml.known_keys(text, ("file", "by", "match", "column", "rows", "pick", "at", "several"), where)
         other = self.file(text["file"], where)
         match = text.get("match", self._files[other].key)
         if match is None:
@@ -128,7 +125,7 @@ class Parser:
         pick = text.get("pick", "last")
         if pick not in ("last", "first"):
             raise UserError(f"{where}: pick should be last or first; came {pick!r}.")
-        steps, added = self.steps(text.get("rows", []), other, where)
+        steps, added = self.steps(toml.tables(text, "rows", where), other, where)
         scoped = self.with_aliases(other, added)
         return LookUp(
             file=other,
@@ -137,18 +134,20 @@ class Parser:
             column=scoped.alias(text["column"], other, where),
             rows=steps,
             pick=pick,
-            several=str(text.get("several", "")),
+            several=toml.text(text, "several", where),
             at=None if text.get("at") is None else scoped.alias(text["at"], other, where),
         )
 
     def _cases(self, text: dict[str, Any], file: str, where: str) -> Expression:
-        self._keys(text, ("cases", "otherwise"), where)
+        toml.known_keys(text, ("cases", "otherwise"), where)
         cases = []
-        for case in text["cases"]:
-            self._keys(case, ("where", "then"), where)
+        for case in toml.tables(text, "cases", where):
+            toml.known_keys(case, ("where", "then"), where)
             if "where" not in case or "then" not in case:
                 raise UserError(f"{where}: a case needs where and then; came {case!r}.")
-            conditions = tuple(self.condition(item, file, where) for item in case["where"])
+            conditions = tuple(
+                self.condition(item, file, where) for item in toml.tables(case, "where", where)
+            )
             cases.append((conditions, self.expression(case["then"], file, where)))
         otherwise = text.get("otherwise")
         last = None if otherwise is None else self.expression(otherwise, file, where)
@@ -158,7 +157,7 @@ class Parser:
         """Read a condition; a step's needs to say what becomes of the rows that fail it."""
         if not isinstance(text, dict) or "column" not in text:
             raise UserError(f"{where}: {text!r} is no condition; it needs a column and a test.")
-        self._keys(text, ("column", *_TESTS, "because", "refuse"), where)
+        toml.known_keys(text, ("column", *_TESTS, "because", "refuse"), where)
         if not any(test in text for test in _TESTS):
             raise UserError(f"{where}: {text!r} has no test. Known tests: {', '.join(_TESTS)}.")
         if step and not (text.get("because") or text.get("refuse")):
@@ -166,9 +165,8 @@ class Parser:
         negated = "not_in" in text or "not_in_set" in text
         if negated and ("in" in text or "in_set" in text):
             raise UserError(f"{where}: {text!r} has both in and not_in; write two conditions.")
-        texts = text.get("in", text.get("not_in"))
-        named = text.get("in_set", text.get("not_in_set")) or []
-        sets = (named,) if isinstance(named, str) else tuple(named)
+        listed = toml.texts(text, "in", where) + toml.texts(text, "not_in", where)
+        sets = toml.texts(text, "in_set", where) + toml.texts(text, "not_in_set", where)
         for name in sets:
             if name not in self._sets:
                 raise UserError(
@@ -177,26 +175,19 @@ class Parser:
         self._check_pattern(text.get("matches"), where)
         return Condition(
             of=self.expression(text["column"], file, where),
-            texts=self._listed(texts, where),
+            texts=tuple(each.strip().casefold() for each in listed) if {"in", "not_in"} & set(text) else None,
             sets=sets,
             negated=negated,
-            blank=text.get("blank"),
-            matches=text.get("matches"),
-            at_least=text.get("at_least"),
-            below=text.get("below"),
+            blank=toml.flag(text, "blank", where) if "blank" in text else None,
+            matches=toml.text(text, "matches", where) if "matches" in text else None,
+            at_least=toml.number(text, "at_least", where),
+            below=toml.number(text, "below", where),
             differs_from=(
                 self.expression(text["differs_from"], file, where) if "differs_from" in text else None
             ),
-            because=str(text.get("because", "")),
-            refuse=str(text.get("refuse", "")),
+            because=toml.text(text, "because", where),
+            refuse=toml.text(text, "refuse", where),
         )
-
-    def _listed(self, texts: object, where: str) -> tuple[str, ...] | None:
-        if texts is None:
-            return None
-        if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
-            raise UserError(f"{where}: in and not_in should be lists of texts; came {texts!r}.")
-        return tuple(each.strip().casefold() for each in texts)
 
     def _check_pattern(self, pattern: object, where: str) -> None:
         if pattern is None:
@@ -206,7 +197,9 @@ class Parser:
         except re.error as error:
             raise UserError(f"{where}: the pattern '{pattern}' is none: {error}.") from None
 
-    def steps(self, texts: list[Any], file: str, where: str) -> tuple[tuple[Step, ...], tuple[str, ...]]:
+    def steps(
+        self, texts: Sequence[dict[str, Any]], file: str, where: str
+    ) -> tuple[tuple[Step, ...], tuple[str, ...]]:
         """Read steps in their order, and the aliases that they make."""
         parser, steps = self, list[Step]()
         added: tuple[str, ...] = ()
@@ -218,21 +211,19 @@ class Parser:
             steps.append(step)
         return tuple(steps), added
 
-    def _step(self, text: Any, file: str, where: str) -> Step:
-        if not isinstance(text, dict):
-            raise UserError(f"{where}: {text!r} is no step.")
+    def _step(self, text: dict[str, Any], file: str, where: str) -> Step:
         if "column" in text:
             return self.condition(text, file, where, step=True)
-        because = str(text.get("because", ""))
+        because = toml.text(text, "because", where)
         if not because:
             raise UserError(f'{where}: {text!r} should say because = "...".')
         if "changed" in text:
-            self._keys(text, ("changed", "by", "at", "because"), where)
-            columns = tuple(self.alias(name, file, where) for name in text["changed"])
+            toml.known_keys(text, ("changed", "by", "at", "because"), where)
+            columns = tuple(self.alias(name, file, where) for name in toml.texts(text, "changed", where))
             by, at = (self.alias(text.get(key), file, where) for key in ("by", "at"))
             return Changed(columns, by, at, because)
         if "latest" in text:
-            self._keys(text, ("latest", "at", "because"), where)
+            toml.known_keys(text, ("latest", "at", "because"), where)
             by, at = (self.alias(text.get(key), file, where) for key in ("latest", "at"))
             return Latest(by, at, because)
         if "unpivot" in text:
@@ -240,7 +231,7 @@ class Parser:
         raise UserError(f"{where}: {text!r} is no step; see the language in features/crm/mapping.py.")
 
     def _unpivot(self, text: dict[str, Any], file: str, where: str, because: str) -> Step:
-        self._keys(text, ("unpivot", "name", "value", "because"), where)
+        toml.known_keys(text, ("unpivot", "name", "value", "because"), where)
         name, value, columns = text.get("name"), text.get("value"), text["unpivot"]
         if not isinstance(name, str) or not isinstance(value, str):
             raise UserError(f"{where}: an unpivot needs name and value, the aliases it makes.")
@@ -249,10 +240,6 @@ class Parser:
             if wide not in self._files[file].patterns:
                 raise UserError(f"{where}: '{wide}' is one column; an unpivot needs a pattern.")
             return Unpivot(name, value, wide=wide, because=because)
-        pairs = tuple((each, self.alias(alias, file, where)) for each, alias in columns.items())
+        named = toml.words(text, "unpivot", where)
+        pairs = tuple((each, self.alias(alias, file, where)) for each, alias in named.items())
         return Unpivot(name, value, columns=pairs, because=because)
-
-    def _keys(self, text: Dictionary[str, Any], known: tuple[str, ...], where: str) -> None:
-        for key in text:
-            if key not in known:
-                raise UserError(f"{where} has an unknown key '{key}'. Known keys: {', '.join(known)}.")

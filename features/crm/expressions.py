@@ -20,6 +20,7 @@ from features.crm.language import (
 )
 from features.crm.ledger import Positions
 from features.crm.steps import file_rows, order_of, take_steps
+from features.problems import UserError
 from features.tables import DTYPES, Kind
 
 Mask = NDArray[np.bool_]
@@ -54,7 +55,7 @@ def evaluate(expression: Expression, kind: Kind, rows: Rows, export: Export, dro
         case Alias(name):
             return _column(name, kind, rows, export)
         case Fixed(value):
-            return pd.Series([value] * len(rows), dtype=DTYPES[kind])
+            return _fixed(value, kind, len(rows))
         case FirstOf(options):
             return _first_of(options, kind, rows, export, drops)
         case Translated():
@@ -85,6 +86,16 @@ def can_tell(expression: Expression, rows: Rows, export: Export) -> bool:
 def _column(name: str, kind: Kind, rows: Rows, export: Export) -> pd.Series:
     read = {"text": export.text, "time": export.times, "number": export.numbers, "boolean": export.flags}
     return read[kind](rows, name)
+
+
+def _fixed(value: str | float | bool, kind: Kind, n: int) -> pd.Series:
+    as_kind = {"text": str, "number": float, "boolean": bool, "time": pd.Timestamp}[kind]
+    try:
+        same = as_kind(value)
+        same = same.tz_localize("UTC") if isinstance(same, pd.Timestamp) and same.tz is None else same
+        return pd.Series([same] * n, dtype=DTYPES[kind])
+    except (ValueError, TypeError, OverflowError):
+        raise UserError(f"The mapping writes {value!r} where a {kind} is needed; mend the mapping.") from None
 
 
 def _blank(kind: Kind, n: int) -> pd.Series:

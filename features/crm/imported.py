@@ -136,7 +136,7 @@ class Imported:
         for name, columns in self.unknown_columns.items():
             yield f"Not used, for the mapping does not name them, in {name}: {', '.join(columns)}"
         if self.unknown_columns:
-            yield "  To use one, name it in a copy of the mapping, in its file and under keep, and give --map."
+            yield "  To use one, copy the mapping, name it in its file and under keep, and give --map."
         for name, reasons in self.never_columns.items():
             by_reason: dict[str, list[str]] = {}
             for column, reason in reasons.items():

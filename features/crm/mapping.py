@@ -99,6 +99,7 @@ from typing import Any
 
 from features.crm.expression_text import Parser
 from features.crm.language import Block, FileRule, Mapping, Never, ReadingRule, SetRule
+from features.crm.toml_values import flag, known_keys, section, tables, text, texts, words
 from features.problems import UserError
 from features.tables import COLUMNS
 
@@ -124,7 +125,7 @@ def read_mapping(path: Path) -> Mapping:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path.name} is not TOML: {error}.") from None
-    return _mapping(content, path.name)
+    return mapping_from(content, path.name)
 
 
 def bundled() -> dict[str, Path]:
@@ -132,66 +133,48 @@ def bundled() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
 
 
-def _mapping(content: dict[str, Any], name: str) -> Mapping:
-    _known_keys(content, _TOP, name)
-    files = {key: _file(key, rule, name) for key, rule in _section(content, "files", name).items()}
+def mapping_from(content: dict[str, Any], name: str) -> Mapping:
+    """Check the content of a mapping file; ``name`` is for errors. Raises as ``read_mapping``."""
+    known_keys(content, _TOP, name)
+    files = {key: _file(key, rule, name) for key, rule in section(content, "files", name).items()}
     if not files:
         raise UserError(f"{name} names no file; write at least one [files.NAME] section.")
-    parser = Parser(name, files, _values(content, name), tuple(_section(content, "sets", name)))
-    sets = {key: _set(key, rule, parser) for key, rule in _section(content, "sets", name).items()}
+    parser = Parser(name, files, _values(content, name), tuple(section(content, "sets", name)))
+    sets = {key: _set(key, rule, parser) for key, rule in section(content, "sets", name).items()}
     with_rows = {key: _with_rows(rule, content["files"][key], parser) for key, rule in files.items()}
     blocks = tuple(_blocks(content, parser))
     if not any(block.table == "deals" for block in blocks):
         raise UserError(f"{name} has no [[deals]] block; it is needed.")
+    crm = text(content, "crm", name, Path(name).stem)
     return Mapping(
         name=name,
-        crm=str(content.get("crm", Path(name).stem)),
-        title=str(content.get("title", content.get("crm", Path(name).stem))),
-        reading=_reading(_section(content, "reading", name), name),
+        crm=crm,
+        title=text(content, "title", name, crm),
+        reading=_reading(section(content, "reading", name), name),
         files=with_rows,
         sets=sets,
-        never=tuple(_never(rule, name) for rule in content.get("never", [])),
+        never=tuple(_never(rule, name) for rule in tables(content, "never", name)),
         blocks=blocks,
-        cannot_know=_texts(content.get("cannot_know", []), "cannot_know", name),
+        cannot_know=texts(content, "cannot_know", name),
     )
 
 
-def _known_keys(section: Dictionary[str, Any], known: tuple[str, ...], where: str) -> None:
-    for key in section:
-        if key not in known:
-            raise UserError(f"{where} has an unknown key '{key}'. Known keys: {', '.join(known)}.")
-
-
-def _section(content: Dictionary[str, Any], key: str, where: str) -> dict[str, Any]:
-    section = content.get(key, {})
-    if not isinstance(section, dict):
-        raise UserError(f"{where}: {key} should be a section; came {section!r}.")
-    return section
-
-
-def _texts(value: object, key: str, where: str) -> tuple[str, ...]:
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
-        raise UserError(f"{where}: {key} should be a text or a list of texts; came {value!r}.")
-    return tuple(values)
-
-
-def _reading(section: dict[str, Any], name: str) -> ReadingRule:
+def _reading(reading: dict[str, Any], name: str) -> ReadingRule:
     where = f"{name}: [reading]"
-    _known_keys(section, _READING, where)
+    known_keys(reading, _READING, where)
     choices = {"dates": ("month first", "day first"), "decimal": (".", ",")}
     for key, allowed in choices.items():
-        if section.get(key, allowed[0]) not in allowed:
-            raise UserError(f"{where} {key} should be one of {', '.join(allowed)}; came {section[key]!r}.")
-    earliest = section.get("earliest_year", 1990)
-    if not isinstance(earliest, int) or not 1 <= earliest <= 9999:
+        if reading.get(key, allowed[0]) not in allowed:
+            raise UserError(f"{where} {key} should be one of {', '.join(allowed)}; came {reading[key]!r}.")
+    earliest = reading.get("earliest_year", 1990)
+    if not isinstance(earliest, int) or isinstance(earliest, bool) or not 1 <= earliest <= 9999:
         raise UserError(f"{where} earliest_year should be a year such as 1990; came {earliest!r}.")
-    blank = {text.strip().lower() for text in _texts(section.get("blank", []), "blank", where)} | {""}
+    blank = {each.strip().lower() for each in texts(reading, "blank", where)} | {""}
     return ReadingRule(
         blank=frozenset(blank),
-        timezone=str(section.get("timezone", "UTC")),
-        dates=section.get("dates"),
-        decimal=section.get("decimal"),
+        timezone=text(reading, "timezone", where, "UTC"),
+        dates=reading.get("dates"),
+        decimal=reading.get("decimal"),
         earliest_year=earliest,
     )
 
@@ -200,16 +183,20 @@ def _file(key: str, rule: object, name: str) -> FileRule:
     where = f"{name}: [files.{key}]"
     if not isinstance(rule, dict):
         raise UserError(f"{where} should be a section; came {rule!r}.")
-    _known_keys(rule, _FILE, where)
-    columns, patterns = {}, {}
-    for alias, spelling in _section(rule, "columns", where).items():
+    known_keys(rule, _FILE, where)
+    columns: dict[str, tuple[str, ...]] = {}
+    patterns: dict[str, str] = {}
+    spellings = section(rule, "columns", where)
+    for alias, spelling in spellings.items():
         if isinstance(spelling, dict):
             patterns[alias] = _pattern(spelling, f"{where} {alias}")
         else:
-            columns[alias] = _texts(spelling, alias, where)
-    recognised_by = _texts(rule.get("recognised_by", list(columns)[:1]), "recognised_by", where)
-    key_alias = rule.get("key")
-    ids = _texts(rule.get("salesforce_ids", []), "salesforce_ids", where)
+            columns[alias] = texts(spellings, alias, where)
+    recognised_by = texts(rule, "recognised_by", where) or tuple(columns)[:1]
+    key_alias = text(rule, "key", where) or None
+    if not recognised_by:
+        raise UserError(f"{where} has no columns; write [files.{key}.columns].")
+    ids = texts(rule, "salesforce_ids", where)
     for alias in (*recognised_by, *ids, *([key_alias] if key_alias is not None else [])):
         if alias not in columns and alias not in patterns:
             raise UserError(f"{where} has no column '{alias}'; its columns are {', '.join(columns)}.")
@@ -218,17 +205,17 @@ def _file(key: str, rule: object, name: str) -> FileRule:
         columns=columns,
         patterns=patterns,
         recognised_by=recognised_by,
-        needed=bool(rule.get("needed", False)),
+        needed=flag(rule, "needed", where),
         key=key_alias,
-        about=str(rule.get("about", key)),
+        about=text(rule, "about", where, key),
         salesforce_ids=ids,
     )
 
 
 def _pattern(spelling: dict[str, Any], where: str) -> str:
-    _known_keys(spelling, ("pattern",), where)
+    known_keys(spelling, ("pattern",), where)
     try:
-        pattern = re.compile(str(spelling.get("pattern", "")))
+        pattern = re.compile(text(spelling, "pattern", where))
     except re.error as error:
         raise UserError(f"{where}: the pattern is none: {error}.") from None
     if "name" not in pattern.groupindex:
@@ -236,60 +223,54 @@ def _pattern(spelling: dict[str, Any], where: str) -> str:
     return pattern.pattern
 
 
-def _with_rows(rule: FileRule, section: dict[str, Any], parser: Parser) -> FileRule:
+def _with_rows(rule: FileRule, content: dict[str, Any], parser: Parser) -> FileRule:
     conditions = tuple(
         parser.condition(item, rule.name, f"{parser.name}: [files.{rule.name}] rows", step=True)
-        for item in section.get("rows", [])
+        for item in tables(content, "rows", f"{parser.name}: [files.{rule.name}]")
     )
     return FileRule(**{**vars(rule), "rows": conditions})
 
 
 def _values(content: dict[str, Any], name: str) -> dict[str, dict[str, str]]:
-    named = _section(content, "values", name)
-    for key, values in named.items():
-        if not isinstance(values, dict) or not all(isinstance(text, str) for text in values.values()):
-            raise UserError(f'{name}: [values.{key}] should hold lines such as "Their word" = "ours".')
-    return named
+    named = section(content, "values", name)
+    return {key: words(named, key, f"{name}: [values]") for key in named}
 
 
 def _set(key: str, rule: object, parser: Parser) -> SetRule:
     where = f"{parser.name}: [sets.{key}]"
     if not isinstance(rule, dict):
         raise UserError(f"{where} should be a section; came {rule!r}.")
-    _known_keys(rule, ("texts", "found"), where)
+    known_keys(rule, ("texts", "found"), where)
     found = []
-    for item in rule.get("found", []):
-        _known_keys(item, ("file", "column", "rows"), where)
+    for item in tables(rule, "found", where):
+        known_keys(item, ("file", "column", "rows"), where)
         file = parser.file(item.get("file"), where)
-        conditions = tuple(parser.condition(each, file, where) for each in item.get("rows", []))
+        conditions = tuple(parser.condition(each, file, where) for each in tables(item, "rows", where))
         found.append((file, parser.alias(item.get("column"), file, where), conditions))
-    return SetRule(_texts(rule.get("texts", []), "texts", where), tuple(found))
+    return SetRule(texts(rule, "texts", where), tuple(found))
 
 
 def _never(rule: dict[str, Any], name: str) -> Never:
     where = f"{name}: [[never]]"
-    _known_keys(rule, ("columns", "because"), where)
-    return Never(_texts(rule.get("columns", []), "columns", where), str(rule.get("because", "")))
+    known_keys(rule, ("columns", "because"), where)
+    return Never(texts(rule, "columns", where), text(rule, "because", where))
 
 
 def _blocks(content: dict[str, Any], parser: Parser) -> Iterator[Block]:
     for table in COLUMNS:
-        blocks = content.get(table, [])
-        if not isinstance(blocks, list):
-            raise UserError(f"{parser.name}: write [[{table}]] with two brackets on each side.")
-        for block in blocks:
+        for block in tables(content, table, parser.name):
             yield _block(table, block, parser)
 
 
 def _block(table: str, block: dict[str, Any], parser: Parser) -> Block:
     where = f"{parser.name}: [[{table}]]"
-    _known_keys(block, _BLOCK, where)
+    known_keys(block, _BLOCK, where)
     file = parser.file(block.get("from"), where)
-    steps, added = parser.steps(block.get("rows", []), file, where)
+    steps, added = parser.steps(tables(block, "rows", where), file, where)
     scoped = parser.with_aliases(file, added)
     columns = {
-        column: scoped.expression(text, file, f"{where} {column}")
-        for column, text in _section(block, "columns", where).items()
+        column: scoped.expression(value, file, f"{where} {column}")
+        for column, value in section(block, "columns", where).items()
     }
     _check_columns(table, columns, where)
     before = block.get("before")
@@ -299,9 +280,9 @@ def _block(table: str, block: dict[str, Any], parser: Parser) -> Block:
         columns=columns,
         keep=_keep(block, table, file, scoped, where),
         rows=steps,
-        when_blank=_section(block, "when_blank", where),
-        when_unknown=_section(block, "when_unknown", where),
-        named_only=str(block.get("named_only", "")),
+        when_blank=words(block, "when_blank", where),
+        when_unknown=words(block, "when_unknown", where),
+        named_only=text(block, "named_only", where),
         unless=None if block.get("unless") is None else parser.file(block["unless"], where),
         before=None if before is None else scoped.expression(before, file, f"{where} before"),
     )
@@ -320,8 +301,10 @@ def _check_columns(table: str, columns: Dictionary[str, object], where: str) -> 
 
 
 def _keep(block: dict[str, Any], table: str, file: str, parser: Parser, where: str) -> dict[str, str]:
-    keep = block.get("keep", {})
-    named = keep if isinstance(keep, dict) else {alias: alias for alias in _texts(keep, "keep", where)}
+    if isinstance(block.get("keep"), dict):
+        named = words(block, "keep", where)
+    else:
+        named = {alias: alias for alias in texts(block, "keep", where)}
     if named and table not in _OWN_COLUMNS:
         raise UserError(f"{where} cannot keep own columns; {', '.join(_OWN_COLUMNS)} can.")
     for own, alias in named.items():

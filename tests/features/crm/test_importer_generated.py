@@ -1,8 +1,11 @@
 """Whatever an export holds: every row is accounted for, and the result is whole or not there."""
 
+import contextlib
+import copy
 import csv
 import io
 import shutil
+import tomllib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from features import UserError, read_tables
-from features.crm import Imported, import_export
+from features.crm import Imported, bundled, import_export
+from features.crm.mapping import mapping_from
 
 CLOCK = lambda: datetime(2026, 1, 15, tzinfo=UTC)  # noqa: E731
 HEADERS = {
@@ -227,3 +231,41 @@ def test_bytes_that_are_no_export_are_refused_in_a_sentence(tmp_path_factory, fi
         (folder / name).write_bytes(content)
     import_all(folder, None, solid=False)
     shutil.rmtree(base)
+
+
+def paths_of(node: object, path: tuple = ()) -> list[tuple]:
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [path, *(found for key, value in inner for found in paths_of(value, (*path, key)))]
+
+
+MAPPING = tomllib.loads(bundled()["salesforce"].read_text(encoding="utf-8"))
+ODD = [
+    5,
+    "x",
+    "id",
+    [],
+    {},
+    [1],
+    [[]],
+    {"x": 1},
+    {"text": "x"},
+    True,
+    1.5,
+    "",
+    ["id"],
+    [{}],
+    "(",
+    {"file": "user"},
+]
+
+
+@settings(max_examples=400, **COMMON)
+@given(st.sampled_from(paths_of(MAPPING)[1:]), st.sampled_from(ODD))
+def test_a_mapping_with_something_odd_in_it_is_read_or_refused_in_a_sentence(path, odd):
+    content = copy.deepcopy(MAPPING)
+    node = content
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = odd
+    with contextlib.suppress(UserError):
+        mapping_from(content, "m.toml")
