@@ -12,6 +12,7 @@ _YES, _NO = ("true", "yes", "1"), ("false", "no", "0")
 _MEND = "mend it, or leave it empty"
 _DAY = r"\d{4}-\d\d?-\d\d?|\d{4}/\d\d?/\d\d?|\d{8}"
 _WITH_COMMA = r"[-+]?[\d.,' \u00a0\u202f]*,[\d.,' \u00a0\u202f]*"
+_COMMA_NUMBER = r"[-+]?\d{1,3}(?:[.' \u00a0\u202f]?\d{3})*,\d+"
 _BY_POINT = r"[1-9]\d{0,2}\.\d{3}"
 _LARGEST_WHOLE = 2**53  # above it, a float no longer tells a number from the next
 _MOST_SHOWN = 40
@@ -104,6 +105,12 @@ def _to_number(values: pd.Series, fault: Fault) -> pd.Series:
         mend = "write decimals with a point and thousands without a sign" if comma else _MEND
         raise fault(bad, f"should be a number; came text such as '{_shortened(came.iloc[0])}': {mend}")
     return numbers
+
+
+def decimals_with_comma(known: pd.Series) -> bool:
+    """Tell whether texts, none missing, are all numbers, some of them with a comma: 1.234,56 and 99,5."""
+    with_comma = known.str.fullmatch(_COMMA_NUMBER)
+    return bool(with_comma.any() and (with_comma | known.str.fullmatch(r"[-+]?\d+")).all())
 
 
 def thousands_by_point(values: pd.Series) -> pd.Series:

@@ -13,6 +13,7 @@ from features.problems import TableError
 
 _CHUNK = 1 << 20
 _MOST_NAMED = 5
+_MOST_SHOWN = 40
 _FORMATS = (  # how a file begins, what it is then, what to do
     (b"PK\x03\x04", "a zip archive or an Excel workbook", "unpack it, or save it as CSV"),
     (b"PK\x05\x06", "a zip archive", "unpack it"),

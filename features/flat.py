@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from features.column_types import as_text, infer, is_text
+from features.column_types import as_text, decimals_with_comma, infer, is_text, thousands_by_point
 from features.columns_file import ColumnsFile, TwoValues
 from features.decision_table import DecisionTable, FlowStep, drop_columns_that_say_nothing, refuse_one_valued
 from features.problems import TableError, UserError
@@ -125,6 +125,12 @@ def _feature(values: pd.Series, source: str) -> pd.Series:
         came = ", ".join(f"'{text}'" for text in strange.unique()[:3])
         expected = f"should hold numbers only, as most rows do; came {came}: mend it, or name it as missing"
         raise TableError(source, str(values.name), expected, strange.index)
+    if decimals_with_comma(known):
+        came = known[~is_number].iloc[0]
+        expected = (
+            f"should hold numbers with a point; came '{came}': write 1.5 for 1,5, or exclude the column"
+        )
+        raise TableError(source, str(values.name), expected, known.index[~is_number])
     return _category(values)
 
 
@@ -203,6 +209,10 @@ def _amount(table: pd.DataFrame, meaning: ColumnsFile, source: str) -> pd.Series
     amount = _number(table, meaning.amount, source)
     if (amount < 0).any():
         raise TableError(source, meaning.amount, "should be 0 or more; came less", table.index[amount < 0])
+    ambiguous = thousands_by_point(table[meaning.amount])
+    if ambiguous.any():
+        expected = "should say thousands without a point, or have another decimal than three somewhere"
+        raise TableError(source, meaning.amount, expected, table.index[ambiguous])
     return amount
 
 

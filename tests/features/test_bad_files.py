@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from features import table_file
 from features.column_types import as_text
+from features.flat import read_flat
 from features.problems import UserError
 from features.schema import read_frame, read_tables
 
@@ -264,6 +265,53 @@ def test_the_line_of_a_block_that_is_read_later_is_named(tmp_path, monkeypatch):
     lines = [f"{i},x" for i in range(2_000)]
     lines[1_499] = "only one"
     assert "(line 1501 has 1)" in refusal(tmp_path, "a,b\n" + "\n".join(lines))
+
+
+COLUMNS = """
+[decision]
+id = "id"
+[stepped_in]
+column = "joined"
+yes = ["yes"]
+no = ["no"]
+[outcome]
+column = "result"
+yes = ["won"]
+no = ["lost"]
+[value]
+amount = "amount"
+"""
+FLAT = {
+    "decimals with a comma": (
+        ["1", "2", "3"],
+        ["1.234,5", "99,5", "7"],
+        "t.csv: column 'size' should hold numbers with a point; came '1.234,5': write 1.5 for 1,5, or "
+        "exclude the column (2 rows: D0, D1).",
+    ),
+    "amounts with a comma": (
+        ["1.234,56", "99,5", "7"],
+        ["1", "2", "3"],
+        "t.csv: column 'amount' should hold numbers with a point; came '1.234,56': write 1.5 for 1,5, or "
+        "exclude the column (2 rows: D0, D1).",
+    ),
+    "thousands with a point": (
+        ["1.234", "12.500", "7"],
+        ["1", "2", "3"],
+        "t.csv: column 'amount' should say thousands without a point, or have another decimal than three "
+        "somewhere (2 rows: D0, D1).",
+    ),
+}
+
+
+@pytest.mark.parametrize(("amounts", "sizes", "message"), FLAT.values(), ids=FLAT)
+def test_numbers_of_a_flat_file_are_not_guessed(tmp_path, amounts, sizes, message):
+    joined, result = ["yes", "no", "yes"], ["won", "lost", "lost"]
+    columns = {"id": ["D0", "D1", "D2"], "joined": joined, "result": result}
+    pd.DataFrame(columns | {"amount": amounts, "size": sizes}).to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "columns.toml").write_text(COLUMNS)
+    with pytest.raises(UserError) as refused:
+        read_flat(tmp_path / "t.csv", tmp_path / "columns.toml")
+    assert str(refused.value) == message
 
 
 # Mutilated at random
