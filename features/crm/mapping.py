@@ -192,6 +192,8 @@ def _file(key: str, rule: object, name: str) -> FileRule:
             patterns[alias] = _pattern(spelling, f"{where} {alias}")
         else:
             columns[alias] = texts(spellings, alias, where)
+            if not columns[alias]:
+                raise UserError(f"{where} {alias} names no header; write at least one spelling.")
     recognised_by = texts(rule, "recognised_by", where) or tuple(columns)[:1]
     key_alias = text(rule, "key", where) or None
     if not recognised_by:
