@@ -11,6 +11,7 @@ import pandas as pd
 from features.column_types import as_text, decimals_with_comma, infer, is_text, thousands_by_point
 from features.columns_file import ColumnsFile, TwoValues
 from features.decision_table import DecisionTable, FlowStep, drop_columns_that_say_nothing, refuse_one_valued
+from features.leakage import Audit, audit_columns
 from features.problems import TableError, UserError
 from features.schema import read_frame
 
@@ -18,7 +19,11 @@ MOSTLY_NUMBERS = 0.95  # a column with so many numbers was meant to hold numbers
 
 
 def read_flat(
-    source: Path, columns: Path, for_scoring: bool = False, categories: Collection[str] = ()
+    source: Path,
+    columns: Path,
+    for_scoring: bool = False,
+    categories: Collection[str] = (),
+    allow: Collection[str] = (),
 ) -> DecisionTable:
     """Read one file with a row per decision.
 
@@ -29,6 +34,7 @@ def read_flat(
     for_scoring : the columns of ``stepped_in`` and ``outcome`` may be absent, no row is left out, and
         nothing has come of the decisions yet
     categories : columns that a model learned as categories: they stay so, whatever they hold here
+    allow : columns that stay features although the leakage audit would stop at them
 
     Returns
     -------
@@ -40,7 +46,9 @@ def read_flat(
     Raises
     ------
     UserError
-        The columns file is not one, or the decisions all went the same way.
+        The columns file is not one, the decisions all went the same way, or ``allow`` names no column.
+    LeakageError
+        Columns know the future, and are not in ``allow``.
     TableError
         The source cannot be read, lacks a column, or has one that is neither numbers nor texts.
     """
@@ -55,12 +63,23 @@ def read_flat(
     kept = (rows["stepped_in"].notna() & rows["outcome_known"]).to_numpy()
     rows, features = rows[kept], features.set_axis(rows.index)[kept]
     left_out: list[dict[str, str]] = []
+    audit = Audit(())
     if not for_scoring:
         _refuse_too_little(rows, meaning, source.name)
         features, left_out = drop_columns_that_say_nothing(features)
+        audit = _audit(features, rows, [str(column) for column in table.columns], allow)
+        audit.refuse(f"Leave it out under [features] of {meaning.name}")
     if features.columns.empty:
         raise UserError(f"{source.name}: no column is left as a feature; see [features] of {meaning.name}.")
-    return DecisionTable(rows, features, _about(meaning, features, flow, left_out))
+    about = _about(meaning, features, flow, left_out) | {"audit": audit.to_list()}
+    return DecisionTable(rows, features, about)
+
+
+def _audit(features: pd.DataFrame, rows: pd.DataFrame, there: list[str], allow: Collection[str]) -> Audit:
+    stepped_in = rows["stepped_in"].astype(bool)
+    return audit_columns(
+        features, rows["outcome"], stepped_in, allow, deals=rows["deal_id"], also_known=there
+    )
 
 
 def _refuse_missing_columns(

@@ -53,7 +53,7 @@ class Audit:
             for found in ordered
         ]
 
-    def refuse(self, remedy: str = "Leave each out") -> None:
+    def refuse(self, remedy: str = "Leave it out") -> None:
         """Refuse the blatant.
 
         Parameters

@@ -156,10 +156,10 @@ def test_a_numeric_outcome_keeps_its_numbers_and_unit(read):
     columns = COLUMNS.replace(
         'column = "Result"\nyes = ["Won"]\nno = ["Lost"]', 'column = "Booked"\nnumeric = true'
     )
-    booked = frame().assign(Booked=[str(i * 2.5) if i else "" for i in range(40)])
+    booked = frame().assign(Booked=[str(i * 17 % 40 * 2.5) if i else "" for i in range(40)])
     table = read(booked, columns + '[features]\nexclude = ["Result"]')
     assert (table.about["outcome"], table.about["outcome_unit"]) == ("numeric", "USD")
-    assert table.outcome.tolist() == [i * 2.5 for i in range(1, 40)]
+    assert table.outcome.tolist() == [i * 17 % 40 * 2.5 for i in range(1, 40)]
 
 
 def test_columns_that_say_nothing_are_left_out_and_named(read):
