@@ -185,7 +185,7 @@ def import_or_refuse(folder: Path, out: Path, keep: str | None) -> tuple[Importe
         return None, str(error)
 
 
-@settings(max_examples=50, **COMMON)
+@settings(max_examples=40, **COMMON)
 @given(
     EXPORTS,
     st.sampled_from(["utf-8", "utf-8-sig", "cp1252", "utf-16"]),
@@ -208,7 +208,7 @@ def test_rows_in_are_rows_kept_refused_and_passed_over_by_name(
     shutil.rmtree(base)
 
 
-@settings(max_examples=30, **COMMON)
+@settings(max_examples=25, **COMMON)
 @given(EXPORTS, BROKEN, st.integers(0, 60))
 def test_broken_lines_and_cut_files_lose_no_account(tmp_path_factory, export, broken, cut):
     base = tmp_path_factory.mktemp("broken", numbered=True)
@@ -221,7 +221,7 @@ def test_broken_lines_and_cut_files_lose_no_account(tmp_path_factory, export, br
     shutil.rmtree(base)
 
 
-@settings(max_examples=50, **COMMON)
+@settings(max_examples=40, **COMMON)
 @given(st.dictionaries(st.sampled_from(list(HEADERS)), st.binary(max_size=300), min_size=1, max_size=3))
 def test_bytes_that_are_no_export_are_refused_in_a_sentence(tmp_path_factory, files):
     base = tmp_path_factory.mktemp("bytes", numbered=True)
@@ -259,7 +259,7 @@ ODD = [
 ]
 
 
-@settings(max_examples=400, **COMMON)
+@settings(max_examples=200, **COMMON)
 @given(st.sampled_from(paths_of(MAPPING)[1:]), st.sampled_from(ODD))
 def test_a_mapping_with_something_odd_in_it_is_read_or_refused_in_a_sentence(path, odd):
     content = copy.deepcopy(MAPPING)

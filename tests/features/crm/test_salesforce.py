@@ -386,3 +386,66 @@ def test_an_export_that_knows_no_partner_at_all_gets_one_that_stands_in_loudly(
     assert set(read_tables(tmp_path / "crm", clock).deals["partner_id"]) == {"(no partner on record)"}
     rule = "no column of the export says partner_id of deals: '(no partner on record)' stands in"
     assert rule in {repair.rule for repair in summary.repairs}
+
+
+def test_the_same_stage_entry_twice_is_refused_the_second_time(copied, run_import, exports, tmp_path):
+    again = [("Proposal/Price Quote", 90), ("Qualification", 91), ("Proposal/Price Quote", 92)]
+    rows = [
+        f"008Dp00000{i:05d}IAD,{deal(7)},,2025-12-01T08:00:00.000Z,{stage},30000.0,,2026-03-31,,,,false\n"
+        for stage, i in again
+    ]
+    with (copied / "OpportunityHistory.csv").open("a") as file:
+        file.writelines(rows)
+    run_import(copied, rates=exports / "rates.csv")
+    assert refused_lines(tmp_path / "crm")["OpportunityHistory.csv", 30] == "the same stage entry came before"
+
+
+def test_one_closed_deal_in_an_open_stage_makes_it_no_closing_one(
+    copied, run_import, exports, tmp_path, clock
+):
+    rows = [
+        f"{deal(i)},false,{account(1)},,Negotiation/Review,1.5,,,2026-09-01,,,{closed},false,,EUR,,{account(11)},,,"
+        "2025-08-15T06:00:00.000+0000,,\n"
+        for i, closed in ((20, "true"), (21, "false"))
+    ]
+    text = (copied / "Opportunity.csv").read_bytes() + "".join(rows).encode()
+    (copied / "Opportunity.csv").write_bytes(text)
+    run_import(copied, rates=exports / "rates.csv")
+    entries = read_tables(tmp_path / "crm", clock).stage_entries
+    assert "Negotiation/Review" in set(of_deal(entries, 7)["stage"])
+
+
+def test_a_history_that_starts_a_moment_late_tells_the_value_at_creation(
+    copied, run_import, exports, tmp_path, clock
+):
+    edit(
+        copied / "OpportunityHistory.csv",
+        lambda text: text.replace(
+            "2025-11-03T07:30:00.000Z,Prospecting", "2025-11-03T07:30:02.000Z,Prospecting"
+        ),
+    )
+    summary = run_import(copied, rates=exports / "rates.csv")
+    amounts = of_deal(read_tables(tmp_path / "crm", clock).deal_changes, 3).query("column == 'amount'")
+    assert amounts["changed_at"].iloc[0] == utc("2025-11-03 07:30")
+    rules = {repair.rule for repair in summary.repairs}
+    said = "a history that starts within a day of the creation: its first value taken from the creation on"
+    assert said in rules
+
+
+def test_a_row_in_which_the_partner_was_looked_up_is_kept(imported):
+    partners = next(file for file in imported[0].files if file.name == "OpportunityPartner.csv")
+    assert (partners.rows, partners.kept) == (3, 1)
+
+
+def test_a_row_that_one_table_can_use_and_another_cannot_is_kept_and_counted(
+    copied, run_import, exports, tmp_path
+):
+    edit(
+        copied / "OpportunityHistory.csv",
+        lambda text: text.replace("Qualification,30000.0", "Qualification,lots"),
+    )
+    summary = run_import(copied, rates=exports / "rates.csv")
+    part = next(repair for repair in summary.repairs if repair.rule.startswith("a row used in part"))
+    assert part.rule == "a row used in part: an amount that cannot be read, or is below 0"
+    assert part.places == ["OpportunityHistory.csv line 21"]
+    assert ("OpportunityHistory.csv", 21) not in refused_lines(tmp_path / "crm")
