@@ -41,7 +41,7 @@ def every_days(tables: Tables, days: int) -> pd.DataFrame:
     deals = tables.deals
     created = microseconds(deals["created_at"])
     closed = microseconds(deals["closed_at"])
-    now = tables.now.as_unit("us").value
+    now = microseconds(pd.Series([tables.now]))[0]
     step = days * DAY
     counts = np.maximum((np.where(closed == NEVER, now, closed) - created) // step, 0)
     deal = np.repeat(np.arange(len(deals)), counts)
@@ -51,13 +51,13 @@ def every_days(tables: Tables, days: int) -> pd.DataFrame:
     known = entry >= 0
     deal, place, moment, entry = deal[known], place[known], moment[known], entry[known]
     entries = tables.stage_entries
-    ids = deals["deal_id"].to_numpy()[deal]
+    ids = deals["deal_id"].take(deal).reset_index(drop=True)
     moments = pd.DataFrame(
         {
-            "decision_id": pd.Series(ids, dtype="str") + ":day" + pd.Series(place * days).astype("str"),
-            "deal_id": pd.Series(ids, dtype="str"),
-            "stage": entries["stage"].to_numpy()[entry],
-            "entered_at": entries["entered_at"].to_numpy()[entry],
+            "decision_id": ids + ":day" + pd.Series(place * days).astype("str"),
+            "deal_id": ids,
+            "stage": entries["stage"].take(entry).reset_index(drop=True),
+            "entered_at": entries["entered_at"].take(entry).reset_index(drop=True),
             "moment": pd.to_datetime(pd.Series(moment), unit="us", utc=True).dt.as_unit("us"),
         }
     )

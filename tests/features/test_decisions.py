@@ -9,7 +9,7 @@ from pandas.testing import assert_frame_equal
 
 from features import catalog
 from features.build import build_features
-from features.decisions import build_decisions, open_decisions
+from features.decisions import DecisionTable, build_decisions, open_decisions
 from features.moments import open_deals
 from features.problems import UserError
 from features.schema import check
@@ -293,3 +293,50 @@ def test_open_deals_are_asked_about_with_what_is_known_at_the_export(make_tables
     assert list(table.features.columns)[: len(catalog.names())] == catalog.names()
     expected = build_features(tables, moments).set_axis(table.rows.index)
     assert_frame_equal(table.features, expected)
+
+
+# With hindsight, and never a feature
+
+
+LATER = {
+    "nobody ever": ([], None),
+    "came when the window was over": ([(14, 20)], 14),
+    "came later, twice": ([(60, 80), (30, 31)], 30),
+    "came within the window: it stepped in": ([(3, 5), (60, 80)], None),
+    "came before, and again later": ([(-4, -1), (60, 80)], 60),
+    "came when the deal had closed": ([(120, 130)], None),
+}
+
+
+@pytest.mark.parametrize(("stays", "days"), LATER.values(), ids=LATER)
+def test_when_the_vendor_came_later_is_on_record_for_decisions_to_step_back(world, stays, days):
+    rows = build_decisions(with_case(world, closed=100, outcome="lost", stays=stays)).rows
+    came = rows.loc["CASE:qualify", "joined_later_at"]
+    assert pd.isna(came) if days is None else came == day(days)
+    assert rows.loc["CASE:qualify", "closed_at"] == day(100)
+
+
+def test_what_is_known_with_hindsight_is_no_feature_and_survives_the_file(world, tmp_path):
+    table = build_decisions(world)
+    assert {"closed_at", "joined_later_at"} & set(table.X.columns) == set()
+    table.write(tmp_path / "decisions.parquet")
+    again = DecisionTable.read(tmp_path / "decisions.parquet")
+    assert_frame_equal(again.rows, table.rows)
+    assert table.rows["joined_later_at"].notna().any()
+
+
+def test_the_simplest_comparison_is_counted_over_all_closed_deals(world):
+    counts = np.array(build_decisions(world).about["ever_against_never"]["partners"])
+    deals = world.deals[world.deals["outcome"] != "open"]
+    joined = deals["deal_id"].isin(world.involvements["deal_id"])
+    won = deals["outcome"] == "won"
+    by_hand = [joined.sum(), (joined & won).sum(), (~joined).sum(), (~joined & won).sum()]
+    assert counts.sum(axis=0).tolist() == by_hand
+    assert counts.shape == (deals["partner_id"].nunique(), 4)
+
+
+def test_the_flow_counts_deals_beside_moments(world):
+    flow = {step.what: step for step in build_decisions(world).flow}
+    assert flow["stage entries"].deals == world.stage_entries["deal_id"].nunique()
+    rows = build_decisions(world).rows
+    assert (flow["decisions"].n, flow["decisions"].deals) == (len(rows), rows["deal_id"].nunique())
