@@ -49,7 +49,7 @@ class Feed:
         self.number = 0  # of the line handed out last
         self.has_utf8 = False  # a line beyond ASCII that is UTF-8
         self.other_lines: list[int] = []  # not UTF-8, read as Windows-1252
-        self.undecodable: list[int] = []
+        self.undecodable: set[int] = set()
         self.refused: list[tuple[int, str]] = []
         self.ended_abruptly = False
         self._taken: list[str] = []  # lines of the record at hand
@@ -79,7 +79,7 @@ class Feed:
             self.number += 1
             line = raw if isinstance(raw, str) else self._decode(raw)
             if "\0" in line or (self._utf16 and "\ufffd" in line):
-                self.undecodable.append(self.number)
+                self.undecodable.add(self.number)
             self.ended_abruptly = not line.endswith(("\n", "\r"))
         self._taken.append(line)
         return line
@@ -129,7 +129,7 @@ class Feed:
         try:
             line = raw.decode("cp1252")
         except UnicodeDecodeError:
-            self.undecodable.append(self.number)
+            self.undecodable.add(self.number)
             return raw.decode("cp1252", errors="replace")
         self.other_lines.append(self.number)
         return line

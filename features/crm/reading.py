@@ -145,7 +145,7 @@ def _collect(sheet: Sheet, feed: Feed, wanted: Sequence[int], notify: Notify, si
     refused: list[tuple[int, str]] = feed.refused
     undecodable = feed.undecodable
     for line, record in records(feed, sheet.delimiter, len(sheet.header)):
-        if undecodable and undecodable[-1] >= line:
+        if undecodable and not undecodable.isdisjoint(range(line, feed.number + 1)):
             refused.append((line, UNDECODABLE))
             continue
         rows.append(pick(record))

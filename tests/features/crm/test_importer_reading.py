@@ -104,6 +104,13 @@ def test_a_broken_line_is_refused_alone_and_swallows_no_other(tmp_path, lines, k
     assert came.refused == refused
 
 
+def test_a_line_that_is_no_text_is_refused_alone_though_a_lost_quote_reached_it(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'a,b\n"lost\n1,2\n3,\x81\n4,"5"\n')
+    _, came, rows = read_all(tmp_path / "a.csv")
+    assert rows == [("1", "2"), ("4", "5")]
+    assert sorted(line for line, _ in came.refused) == [2, 4]
+
+
 def test_a_file_cut_in_the_middle_says_so(tmp_path):
     (tmp_path / "a.csv").write_text("a,b,c\n1,2,3\n4,5")
     _, came, rows = read_all(tmp_path / "a.csv")
