@@ -8,6 +8,8 @@ from typing import Any
 
 from features.crm.ledger import Repair
 
+MOST_REASONS = 20  # told to people; all of them stand in refused.csv and import.json
+
 
 @dataclass(frozen=True)
 class FileAccount:
@@ -122,13 +124,15 @@ class Imported:
 
     def _by_reason(self, title: str, counts: Sequence[Counter[str]]) -> Iterator[str]:
         total = sum(counts, Counter[str]())
-        if total:
+        if len(total) > MOST_REASONS:  # the value that came is in refused.csv
+            total = _without_values(total)
+        shown = total.most_common(MOST_REASONS)
+        if shown:
             yield title
-            for reason, n in total.most_common(20):
-                yield f"  {n:>11,}  {reason}"
-            others = total.total() - sum(n for _, n in total.most_common(20))
-            if others:
-                yield f"  {others:>11,}  other reasons"
+            yield from (f"  {n:>11,}  {reason}" for reason, n in shown)
+        others = total.total() - sum(n for _, n in shown)
+        if others:
+            yield f"  {others:>11,}  other reasons"
 
     def _columns(self) -> Iterator[str]:
         for name, headers in self.unused_files.items():
@@ -147,6 +151,13 @@ class Imported:
 
 def _reasons(file: FileAccount) -> dict[str, Any]:
     return {"refused": dict(file.refused), "passed_over": dict(file.passed_over)}
+
+
+def _without_values(counts: Counter[str]) -> Counter[str]:
+    total = Counter[str]()
+    for reason, n in counts.items():
+        total[reason.split(": '")[0]] += n
+    return total
 
 
 def _some(places: Sequence[str], count: int) -> str:

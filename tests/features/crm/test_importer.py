@@ -84,6 +84,15 @@ def test_lines_for_people_show_the_ledger_the_reasons_and_what_is_not_used(own, 
     assert "  - Support by phone is logged nowhere." in lines
 
 
+def test_many_reasons_that_differ_by_a_value_are_told_as_one(write_export, run_import):
+    odd = "".join(f"x{i};R1;C1;Quote;1,00;day {i};;Energy;Austria;1;red\n" for i in range(30))
+    folder = write_export({"a.csv": OPPORTUNITIES + odd, "b.csv": LOG})
+    lines = run_import(folder, mapping=ROOT / "examples" / "crm" / "own_crm.toml").lines()
+    text = (folder.parent / "crm" / "refused.csv").read_text()
+    assert "           30  created_at cannot be read" in lines
+    assert "created_at cannot be read: 'day 29'" in text
+
+
 def test_the_folder_holds_the_summary_as_json(own, run_import, tmp_path):
     summary = run_import(own, mapping=ROOT / "examples" / "crm" / "own_crm.toml")
     document = json.loads((tmp_path / "crm" / "import.json").read_text(encoding="utf-8"))
