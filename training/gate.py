@@ -5,11 +5,12 @@ from numpy.typing import NDArray
 
 from features.decisions import DecisionTable
 from features.problems import UserError
+from training.enough import LEAST_OUTCOMES, LEAST_PARTNERS, counts_of, look, more_like_these
 from training.separation import open_choice
 
-LEAST_OUTCOMES = 40
-LEAST_PARTNERS = 10
 LEAST_HELD_OUT = 10
+
+__all__ = ["NotEnoughEvidenceError", "look", "refuse_no_overlap", "refuse_too_little", "refuse_unjudgeable"]
 
 
 class NotEnoughEvidenceError(UserError):
@@ -34,9 +35,11 @@ def refuse_too_little(decisions: DecisionTable, least_outcomes: int = LEAST_OUTC
         )
     least, seen = _fewer_than(decisions, least_outcomes)
     if seen:
+        more = more_like_these(decisions, least)
+        enough = f": about {more:,} more decisions like these" if more else ""
         raise NotEnoughEvidenceError(
             f"The evidence is not enough to advise on: {len(decisions):,} decisions, {seen}; "
-            f"at least {least} of each are needed. Nothing was written. Bring more past deals."
+            f"at least {least} of each are needed. Nothing was written. Bring more past deals{enough}."
         )
 
 
@@ -59,18 +62,9 @@ def refuse_unjudgeable(held_out: DecisionTable, least_outcomes: int = LEAST_HELD
 
 def _fewer_than(decisions: DecisionTable, least_outcomes: int) -> tuple[int, str | None]:
     """How many of each kind are needed; and the counts in words where some kind has fewer."""
-    treated, outcome = decisions.treatment, decisions.outcome
-    if decisions.about.get("outcome", "binary") == "binary":
-        counts = {
-            "won with the vendor": int(np.sum(treated & (outcome == 1))),
-            "lost with the vendor": int(np.sum(treated & (outcome == 0))),
-            "won without": int(np.sum(~treated & (outcome == 1))),
-            "lost without": int(np.sum(~treated & (outcome == 0))),
-        }
-        least = least_outcomes
-    else:
-        counts = {"with the vendor": int(treated.sum()), "without": int((~treated).sum())}
-        least = 2 * least_outcomes
+    counts = counts_of(decisions)
+    binary = decisions.about.get("outcome", "binary") == "binary"
+    least = least_outcomes if binary else 2 * least_outcomes
     if min(counts.values()) >= least:
         return least, None
     return least, ", ".join(f"{n:,} {what}" for what, n in counts.items())

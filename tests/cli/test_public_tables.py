@@ -53,7 +53,7 @@ def test_the_salvirt_table_is_too_little(others, here):
     assert said.err.splitlines()[-1] == (
         "stepin: The evidence is not enough to advise on: 448 decisions, 191 won with the vendor, "
         "204 lost with the vendor, 36 won without, 17 lost without; at least 40 of each are needed. "
-        "Nothing was written. Bring more past deals."
+        "Nothing was written. Bring more past deals: about 610 more decisions like these."
     )
     assert (said.status, said.out) == (1, "")
     assert everything_in(here) == []
