@@ -122,8 +122,8 @@ def audit_columns(
     stage = frame.get("stage")
     evidence = Evidence.of(outcome[rows], stepped_in[rows], stage)
     columns = [Column.of(str(name), frame[name], evidence) for name in frame.columns]
-    found = [finding for rule in COLUMN_RULES for column in columns for finding in rule(column, evidence)]
-    found += [finding for rule in FRAME_RULES for finding in rule(columns, evidence)]
+    found = [finding for rule in FRAME_RULES for finding in rule(columns, evidence)]
+    found += [finding for rule in COLUMN_RULES for column in columns for finding in rule(column, evidence)]
     return Audit(_worst_each(found, [column.name for column in columns]), tuple(allow))
 
 

@@ -16,6 +16,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _BINS = 20
+_LEAST_OF_EACH = 20  # yes, and no, before an AUC says anything
 _OWN_BIN = 0.05  # a number that so many rows hold is a group of its own
 _UP_TO, _ABOVE = "up to ", "above "
 _PRIOR_ROWS = 5.0  # each group's share is drawn towards everybody's as if by so many rows
@@ -109,9 +110,13 @@ class Column:
         return len(self.labels) - bool(self.missing.any())
 
     def tells(self, what: str, yes: Bools, half: Bools) -> tuple[float, float]:
-        """Return how well the groups tell yes from no: the AUC out of half, and its lower bound (z = 3)."""
+        """Return how well the groups tell yes from no: the AUC out of half, and its lower bound (z = 3).
+
+        Of the rows where it is filled; whether it is filled is another question.
+        """
         if what not in self._cache:
-            self._cache[what] = _area(self.group, len(self.labels), yes, half)
+            there = ~self.missing
+            self._cache[what] = _area(self.group[there], len(self.labels), yes[there], half[there])
         return self._cache[what]
 
     def strength(self) -> tuple[float, float]:
@@ -162,12 +167,12 @@ def _area(group: Ints, n_groups: int, yes: Bools, half: Bools) -> tuple[float, f
         n = np.bincount(group[teaches], minlength=n_groups)
         hits = np.bincount(group[teaches], weights=yes[teaches], minlength=n_groups)
         scores[~teaches] = ((hits + _PRIOR_ROWS * rate) / (n + _PRIOR_ROWS))[group[~teaches]]
+    n_yes, n_no = int(yes.sum()), int((~yes).sum())
     pairs = [_area_of(scores[part], yes[part]) for part in (half, ~half)]
     known = [area for area in pairs if area is not None]
-    if not known:
+    if not known or min(n_yes, n_no) < _LEAST_OF_EACH:
         return 0.5, 0.0
     area = float(np.mean(known))
-    n_yes, n_no = int(yes.sum()), int((~yes).sum())
     return area, area - 3 * _area_error(min(area, 1 - 1 / (2 * min(n_yes, n_no) + 2)), n_yes, n_no)
 
 

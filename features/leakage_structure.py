@@ -21,7 +21,7 @@ def parts_of_a_whole(columns: Sequence[Column], _evidence: Evidence) -> Iterator
     for size in range(2, _MOST_PARTS + 1):
         for parts in combinations(shares, size):
             if (
-                _adds_up(parts, slice(None, _SKETCH)) >= 0.9
+                _adds_up(parts, slice(None, _SKETCH)) >= 0.8
                 and (exact := _adds_up(parts, slice(None))) >= 0.9
             ):
                 of_time = any(is_duration(part.name) for part in parts)
