@@ -3,9 +3,9 @@
 Something is known at a moment if it happened, and was recorded, strictly before the moment. Where no time
 of recording is given, the time of the event stands for it.
 
-Assumption that no test can check: what carries no time of recording (a deal's amount, its closing, the
-traits of partners and customers) stood in the CRM then as it stands in the export. If amounts are corrected
-at signing, the amount knows the future.
+Assumption that no test can check: what carries no time of recording (a deal's amount without a history, its
+closing, the traits of partners and customers) stood in the CRM then as it stands in the export. If amounts
+are corrected at signing and nothing tells of it, the amount knows the future.
 """
 
 from dataclasses import dataclass

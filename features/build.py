@@ -85,12 +85,14 @@ class _History:
         self.pair = self.pair_key(self.partner, self.customer, len(tables.customers))
         self.deals = DealHistory.of(tables)
         self._products = pd.Series(self.deals.levels("product_line"), dtype="str")
-        self.product = codes_of(deals["product_line"], self._products)
+        self._final_product = codes_of(deals["product_line"], self._products)
+        once_won = np.where(won, self.closed + 1, self.created + 1)
+        self.product = self.product_at(np.arange(len(deals)), once_won)
 
     def product_at(self, deal: Ints, moments: Ints) -> Ints:
         """Return the code of the product that each deal had at the moment; -1 where it was not on record."""
         if not self.deals.has("product_line"):
-            return self.product[deal]
+            return self._final_product[deal]
         return codes_of(self.deals.at("product_line", deal, moments), self._products)
 
     @staticmethod

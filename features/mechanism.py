@@ -136,19 +136,25 @@ class Truth:
     propensity: Array
     win_if_step_back: Array
     win_if_step_in: Array
+    win_if_never: Array
+    """Nobody comes any more, in this stage or a later one."""
 
 
 def truth(deal: Situation, effect: float = 1.0) -> Truth:
-    """P(win within the horizon) when the vendor steps in now, and when it waits; later left to nature.
+    """P(win within the horizon) when the vendor steps in now, when it waits, and when it never comes.
 
-    Among deals still open at the end of the grace window, which no choice of the vendor's changes.
+    Later choices are left to nature in the first two. All among deals still open at the end of the grace
+    window, which no choice of the vendor's changes. Whoever comes after the horizon changes no win within it.
     """
     n_stages, n_deals = len(STAGES), len(deal.size)
-    propensity, step_back, step_in = (np.empty((n_stages, 3, n_deals)) for _ in range(3))
+    propensity, step_back, step_in, never = (np.empty((n_stages, 3, n_deals)) for _ in range(4))
     in_time = within_horizon()[:, deal.pace]
-    win_from = np.ones((3, n_deals))
+    win_from, win_alone = np.ones((3, n_deals)), np.ones((3, n_deals))
     for stage in reversed(range(n_stages)):
         win_here = np.empty((3, n_deals))
+        alone = np.stack([_alone(deal, stage, before, win_alone, effect) for before in BEFORE])
+        never[stage] = alone * in_time[stage]
+        win_alone = (1 - QUICK_LOSS) * alone
         for before in BEFORE:
             joins = join_probability(deal, stage, before)
             now, wait = _both_choices(deal, stage, before, win_from, effect)
@@ -156,7 +162,7 @@ def truth(deal: Situation, effect: float = 1.0) -> Truth:
             propensity[stage, before] = joins
             step_in[stage, before], step_back[stage, before] = now * in_time[stage], wait * in_time[stage]
         win_from = win_here
-    return Truth(propensity, step_back, step_in)
+    return Truth(propensity, step_back, step_in, never)
 
 
 def _both_choices(
@@ -165,10 +171,15 @@ def _both_choices(
     """P(win at last | open at the window's end): vendor in now, and vendor waiting."""
     now = advance_probability(deal, stage, 1.0, effect) * win_from[LAST_STAGE]
     late = late_join_probability(deal)
-    lasting = _LASTING_HELP if before > NEVER else 0.0
-    stays_out = advance_probability(deal, stage, lasting, effect) * win_from[min(before, EARLIER)]
+    stays_out = _alone(deal, stage, before, win_from, effect)
     joins_late = advance_probability(deal, stage, _LATE_HELP, effect) * win_from[LAST_STAGE]
     return now, (1 - late) * stays_out + late * joins_late
+
+
+def _alone(deal: Situation, stage: int, before: int, win_from: Array, effect: float) -> Array:
+    """P(win at last | open at the window's end) when the vendor stays out of this stage."""
+    lasting = _LASTING_HELP if before > NEVER else 0.0
+    return advance_probability(deal, stage, lasting, effect) * win_from[min(before, EARLIER)]
 
 
 def within_horizon() -> Array:

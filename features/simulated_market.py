@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+FIRST_DAY = pd.Timestamp("2021-07-01", tz="UTC")
+WEEKS = 208  # that are simulated
+DAY = 86_400_000_000  # microseconds
 PARTNER_TYPES = ("si", "alliance", "var", "distributor", "msp")
 REGIONS = ("DACH", "France", "UK", "Nordics", "Iberia", "Italy", "Benelux", "Gulf")
 ALWAYS_JOINED_REGION = "Gulf"

@@ -2,11 +2,12 @@
 
 Vendors join big, complex, strategic first sales, which are won less often whoever sells them; long
 deals have had more chances to be joined; partners differ in skill and in what they make of help; in
-one region the vendor nearly always steps in; things are typed in late, values are missing, and some
-deals are still open when the export is taken. What help is worth stands in ``features.mechanism``.
+one region the vendor nearly always steps in; things are typed in late, values are missing, amounts are
+corrected at signing, and some deals are still open when the export is taken. What help is worth stands in
+``features.mechanism``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,13 +19,11 @@ from features import mechanism
 from features.mechanism import Situation
 from features.problems import UserError
 from features.schema import Tables
-from features.simulated_market import Market, draw_market
+from features.simulated_export import TRUTH, export, truth_table
+from features.simulated_history import activities, with_corrected_amounts
+from features.simulated_market import DAY, WEEKS, Market, draw_market
 
-FIRST_DAY = pd.Timestamp("2021-07-01", tz="UTC")
-WEEKS = 208
 FEWEST_DEALS = 100
-_DAY = 86_400_000_000  # microseconds
-_KINDS = ("materials", "technical", "proposal", "closing")  # the usual kind, by stage
 
 Ints = NDArray[np.int64]
 
@@ -76,13 +75,14 @@ def simulate(n_deals: int = 20_000, seed: int = 0, effect: bool = True) -> Simul
     Simulated
         Tables as ``read_tables`` would give them, and the truth: one row per stage entry with
         ``uplift``, ``propensity``, ``win_if_step_back``, ``win_if_step_in`` (fractions), of stepping in
-        now against waiting, with later choices left to nature.
+        now against waiting, with later choices left to nature; and ``uplift_against_never``, of stepping in
+        now against nobody coming within the horizon.
     """
     if n_deals < FEWEST_DEALS:
         raise UserError(f"--deals is {n_deals}; a simulated CRM needs at least {FEWEST_DEALS}.")
     rng = np.random.default_rng(seed)
     market = draw_market(n_deals, rng)
-    drawn = _Drawn(n_deals, market)
+    drawn = Drawn(n_deals, market)
     wins = np.zeros(len(market.pair_partner), dtype=np.int64)
     weeks = np.sort(rng.integers(0, WEEKS, n_deals))
     edges = np.searchsorted(weeks, np.arange(WEEKS + 1))
@@ -91,10 +91,18 @@ def simulate(n_deals: int = 20_000, seed: int = 0, effect: bool = True) -> Simul
         batch = np.arange(edges[week], edges[week + 1])
         if len(batch):
             drawn.run(batch, week, wins, float(effect), rng)
-    return _as_tables(drawn, market, rng)
+    return _exported(drawn, market, rng, np.random.default_rng([seed, 1]))
 
 
-class _Drawn:
+def _exported(
+    drawn: "Drawn", market: Market, rng: np.random.Generator, further: np.random.Generator
+) -> Simulated:
+    """What the CRM would export on the last day; histories have a stream of their own."""
+    tables = with_corrected_amounts(export(drawn, market, rng), further)
+    return Simulated(replace(tables, activities=activities(drawn, tables, further)), truth_table(drawn))
+
+
+class Drawn:
     """What happened to every deal; filled week by week, because wins change what comes after."""
 
     def __init__(self, n_deals: int, market: Market) -> None:
@@ -112,7 +120,7 @@ class _Drawn:
         self.entered = np.full((n_stages, n_deals), -1, dtype=np.int64)
         self.started = np.full((n_stages, n_deals), -1, dtype=np.int64)
         self.ended = np.full((n_stages, n_deals), -1, dtype=np.int64)
-        self.truth = np.full((4, n_stages, n_deals), np.nan)
+        self.truth = np.full((len(TRUTH), n_stages, n_deals), np.nan)
         self.first_sale = np.zeros(n_deals, dtype=bool)
         self._wins_by_week: dict[int, list[Ints]] = {}
 
@@ -138,7 +146,8 @@ class _Drawn:
                 truth.win_if_step_back[stage, before, row],
                 truth.win_if_step_in[stage, before, row],
             )
-            for i, values in enumerate((step_in - back, chance, back, step_in)):
+            never = truth.win_if_never[stage, before, row]
+            for i, values in enumerate((step_in - back, chance, back, step_in, step_in - never)):
                 self.truth[i, stage, stands] = values[alive]
             joins = rng.random(len(batch)) < chance
             late = ~joins & (rng.random(len(batch)) < mechanism.late_join_probability(deal))
@@ -148,7 +157,7 @@ class _Drawn:
                 rng.integers(2, mechanism.GRACE_DAYS, len(batch)),
                 mechanism.draw_stage_days(deal.pace, rng),
             )
-            ends = now + days * _DAY
+            ends = now + days * DAY
             self._involve(stage, batch, alive, now, ends, joins, late & ~quick, rng)
             help_had = mechanism.share_of_help(joins, late, before)
             advances = rng.random(len(batch)) < mechanism.advance_probability(deal, stage, help_had, effect)
@@ -162,7 +171,7 @@ class _Drawn:
 
     def _create(self, batch: Ints, week: int, rng: np.random.Generator) -> None:
         market, n = self.market, len(batch)
-        self.created[batch] = week * 7 * _DAY + rng.integers(0, 7 * _DAY // 1_000_000, n) * 1_000_000
+        self.created[batch] = week * 7 * DAY + rng.integers(0, 7 * DAY // 1_000_000, n) * 1_000_000
         self.pair[batch] = pair = market.draw_pairs(n, rng)
         self.product[batch] = product = rng.choice(len(market.products), n, p=market.product_share)
         complexity = np.clip(np.rint(rng.normal(market.product_complexity[product], 1.0)), 1, 5).astype(
@@ -179,7 +188,7 @@ class _Drawn:
         partner, customer = market.pair_partner[pair], market.pair_customer[pair]
         complexity = (self.traits["complexity"][batch] - 3) / 1.15
         size = (self.log_amount[batch] - 10.6) / 0.95
-        tenure_days = np.maximum(self.created[batch] / _DAY - market.pair_since_day[pair], 0)
+        tenure_days = np.maximum(self.created[batch] / DAY - market.pair_since_day[pair], 0)
         return Situation(
             size=size,
             complexity=complexity,
@@ -211,9 +220,9 @@ class _Drawn:
         rng: np.random.Generator,
     ) -> None:
         """Vendor people start within the window, or after it; they leave an hour before the stage ends."""
-        leaves = ends - _DAY // 24
-        soon = now + (rng.uniform(0.02, 0.96, len(batch)) * mechanism.GRACE_DAYS * _DAY).astype(np.int64)
-        window = now + mechanism.GRACE_DAYS * _DAY
+        leaves = ends - DAY // 24
+        soon = now + (rng.uniform(0.02, 0.96, len(batch)) * mechanism.GRACE_DAYS * DAY).astype(np.int64)
+        window = now + mechanism.GRACE_DAYS * DAY
         later = window + ((0.02 + 0.9 * rng.random(len(batch))) * np.maximum(leaves - window, 0)).astype(
             np.int64
         )
@@ -223,147 +232,6 @@ class _Drawn:
         self.ended[stage, batch[comes]] = leaves[comes]
 
     def _remember_wins(self, won: Ints) -> None:
-        weeks = self.closed[won] // (7 * _DAY) + 1
+        weeks = self.closed[won] // (7 * DAY) + 1
         for week in np.unique(weeks):
             self._wins_by_week.setdefault(int(week), []).append(self.pair[won[weeks == week]])
-
-
-def _as_tables(drawn: _Drawn, market: Market, rng: np.random.Generator) -> Simulated:
-    """What the CRM would export on the last day: nothing that happened, or was typed in, later."""
-    cut = WEEKS * 7 * _DAY
-    deal_ids = np.char.add("D", np.char.zfill(np.arange(len(drawn.pair)).astype(str), 7))
-    deals = _deals(drawn, market, deal_ids, cut, rng)
-    entries = _stage_entries(drawn, deal_ids, cut, rng)
-    involvements = _involvements(drawn, deal_ids, cut, rng)
-    truth = _truth(drawn, deal_ids, cut)
-    tables = Tables(
-        deals=deals,
-        stage_entries=entries,
-        involvements=involvements,
-        partners=market.partners_table(FIRST_DAY, rng),
-        customers=market.customers_table(rng),
-        relationships=_relationships(drawn, market, cut, rng),
-        exported_at=_newest(deals, entries, involvements),
-    )
-    return Simulated(tables, truth)
-
-
-def _deals(
-    drawn: _Drawn, market: Market, deal_ids: NDArray[np.str_], cut: int, rng: np.random.Generator
-) -> pd.DataFrame:
-    n, is_open = len(deal_ids), drawn.closed >= cut
-    partner, customer = market.pair_partner[drawn.pair], market.pair_customer[drawn.pair]
-    deal_type = np.where(
-        drawn.first_sale, "new_business", np.where(rng.random(n) < 0.6, "expansion", "renewal")
-    )
-    rivals = np.array(["none", "Altira", "Borealis", "Cobalt"])[drawn.traits["rival"]]
-    return pd.DataFrame(
-        {
-            "deal_id": deal_ids,
-            "partner_id": market.partner_ids[partner],
-            "customer_id": market.customer_ids[customer],
-            "created_at": _time(drawn.created),
-            "outcome": np.where(is_open, "open", np.where(drawn.won, "won", "lost")),
-            "closed_at": _time(np.where(is_open, -1, drawn.closed)),
-            "amount": _with_gaps(np.round(np.exp(drawn.log_amount), -2), 0.02, rng),
-            "currency": "EUR",
-            "product_line": np.array(market.products)[drawn.product],
-            "deal_type": deal_type,
-            "lead_source": rng.choice(["partner", "vendor", "event", "web"], n, p=[0.55, 0.2, 0.15, 0.1]),
-            "competitor": _with_gaps(rivals, 0.06, rng),
-            "complexity": _with_gaps(drawn.traits["complexity"].astype(float), 0.05, rng),
-            "strategic": drawn.traits["strategic"].astype(bool),
-        }
-    )
-
-
-def _stage_entries(
-    drawn: _Drawn, deal_ids: NDArray[np.str_], cut: int, rng: np.random.Generator
-) -> pd.DataFrame:
-    stage, deal = np.nonzero((drawn.entered >= 0) & (drawn.entered < cut))
-    entered = drawn.entered[stage, deal]
-    return pd.DataFrame(
-        {
-            "deal_id": deal_ids[deal],
-            "stage": np.array(mechanism.STAGES)[stage],
-            "entered_at": _time(entered),
-            "recorded_at": _time(np.minimum(_typed_in(entered, 0.08, 10, rng), cut)),
-        }
-    )
-
-
-def _involvements(
-    drawn: _Drawn, deal_ids: NDArray[np.str_], cut: int, rng: np.random.Generator
-) -> pd.DataFrame:
-    stage, deal = np.nonzero((drawn.started >= 0) & (drawn.started < cut))
-    started, ended = drawn.started[stage, deal], drawn.ended[stage, deal]
-    usual = rng.random(len(stage)) < 0.7
-    kind = np.where(usual, np.array(_KINDS)[stage], rng.choice([*_KINDS, "executive", "other"], len(stage)))
-    hours = np.round(rng.gamma(2.0, 3.0, len(stage)) + 2 * drawn.traits["complexity"][deal], 1)
-    return pd.DataFrame(
-        {
-            "deal_id": deal_ids[deal],
-            "started_at": _time(started),
-            "ended_at": _time(np.where(ended < cut, ended, -1)),
-            "kind": kind,
-            "hours": _with_gaps(hours, 0.1, rng),
-            "recorded_at": _time(np.minimum(_typed_in(started, 0.06, 12, rng), cut)),
-        }
-    )
-
-
-def _relationships(drawn: _Drawn, market: Market, cut: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Pairs that knew each other before, or have dealt; typed in within days of the first deal."""
-    pairs, first = np.unique(drawn.pair, return_index=True)
-    since = (market.pair_since_day[pairs] * _DAY).astype(np.int64)
-    known = np.maximum(since, 0) + _DAY
-    known = np.where(since < 0, -_DAY, np.maximum(known, drawn.created[first] + _DAY))
-    recorded = np.where(rng.random(len(pairs)) < 0.9, known, np.maximum(known, 0) + 90 * _DAY)
-    keep = (recorded < cut) & (since < cut)
-    executive = pd.array(market.pair_executive[pairs] > 0, dtype="boolean")
-    executive[rng.random(len(pairs)) < 0.04] = pd.NA
-    table = pd.DataFrame(
-        {
-            "partner_id": market.partner_ids[market.pair_partner[pairs]],
-            "customer_id": market.customer_ids[market.pair_customer[pairs]],
-            "since": _time(since, missing_below=None),
-            "executive_contact": executive,
-            "recorded_at": _time(recorded, missing_below=None),
-        }
-    )
-    return table[keep].reset_index(drop=True)
-
-
-def _truth(drawn: _Drawn, deal_ids: NDArray[np.str_], cut: int) -> pd.DataFrame:
-    stage, deal = np.nonzero((drawn.entered >= 0) & (drawn.entered < cut))
-    columns = ("uplift", "propensity", "win_if_step_back", "win_if_step_in")
-    return pd.DataFrame(
-        {
-            "deal_id": deal_ids[deal],
-            "stage": np.array(mechanism.STAGES)[stage],
-            "decided_at": _time(drawn.entered[stage, deal]),
-            **{name: drawn.truth[i, stage, deal] for i, name in enumerate(columns)},
-        }
-    )
-
-
-def _typed_in(when: Ints, share_late: float, mean_days: float, rng: np.random.Generator) -> Ints:
-    """Most things are typed in within the hour; a share waits for days."""
-    delay = rng.uniform(0, _DAY / 24, len(when))
-    waits = rng.exponential(mean_days * _DAY, len(when))
-    return when + np.where(rng.random(len(when)) < share_late, waits, delay).astype(np.int64)
-
-
-def _with_gaps(values: NDArray, share: float, rng: np.random.Generator) -> pd.Series:
-    series = pd.Series(values)
-    return series.mask(rng.random(len(values)) < share)
-
-
-def _time(offsets: Ints, missing_below: int | None = 0) -> pd.Series:
-    """Microseconds since the first day as UTC times; offsets below ``missing_below`` are missing."""
-    moments = pd.Series(FIRST_DAY.as_unit("us") + pd.to_timedelta(offsets, unit="us"))
-    return moments if missing_below is None else moments.mask(offsets < missing_below)
-
-
-def _newest(*tables: pd.DataFrame) -> pd.Timestamp:
-    return max(table.select_dtypes("datetimetz").max().max() for table in tables)

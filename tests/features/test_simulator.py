@@ -47,6 +47,7 @@ def test_the_tables_read_back_as_they_were_simulated_and_the_truth_lies_apart(cr
         "propensity",
         "win_if_step_back",
         "win_if_step_in",
+        "uplift_against_never",
     ]
 
 
@@ -91,7 +92,11 @@ def test_the_truth_is_what_playing_the_deal_many_times_gives(start):
     n, rng = 120_000, np.random.default_rng(start)
     deal, known = _one_deal(n), truth(_one_deal(1))
     for before in BEFORE:
-        for choice, expected in ((True, known.win_if_step_in), (False, known.win_if_step_back)):
+        for choice, expected in (
+            (True, known.win_if_step_in),
+            (False, known.win_if_step_back),
+            ("never", known.win_if_never),
+        ):
             won = _play(deal, start, before, choice, rng)
             assert won.mean() == pytest.approx(expected[start, before, 0], abs=4 * 0.5 / np.sqrt(n))
 
@@ -101,9 +106,12 @@ def _play(deal, start, before, first_choice, rng):
     alive, state, days = np.ones(n, dtype=bool), np.full(n, before), np.zeros(n)
     for stage in range(start, len(STAGES)):
         joins = rng.random(n) < join_probability(deal, stage, state)
-        if stage == start:
+        late = rng.random(n) < late_join_probability(deal)
+        if first_choice == "never":
+            joins, late = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+        elif stage == start:
             joins = np.full(n, first_choice)
-        late = ~joins & (rng.random(n) < late_join_probability(deal))
+        late &= ~joins
         advances = rng.random(n) < advance_probability(deal, stage, share_of_help(joins, late, state))
         quick = (rng.random(n) < 0.05) if stage > start else np.zeros(n, dtype=bool)
         alive &= advances & ~quick
@@ -133,7 +141,7 @@ def test_win_rates_are_what_the_truth_says_of_the_choice_that_was_made(crm):
 
 def test_without_effect_the_truth_is_zero_everywhere():
     made = simulate(1500, seed=3, effect=False)
-    assert (made.truth["uplift"].abs() < 1e-12).all()
+    assert (made.truth[["uplift", "uplift_against_never"]].abs() < 1e-12).all(axis=None)
 
 
 def test_the_effect_follows_the_mission(crm):
@@ -172,3 +180,42 @@ def test_the_world_is_hard_in_the_ways_that_real_ones_are(crm):
     assert (deals["outcome"] == "open").mean() > 0.02
     volumes = deals["partner_id"].value_counts()
     assert volumes.iloc[0] > 4 * volumes.median()
+
+
+def test_amounts_are_corrected_at_signing_and_the_amount_as_of_a_decision_is_not(crm):
+    decisions = build_decisions(crm.tables)
+    deals = crm.tables.deals.set_index("deal_id")
+    corrected = crm.tables.deal_changes["deal_id"].unique()
+    is_won = deals["outcome"] == "won"
+    share = is_won.index.isin(corrected)
+    assert share[is_won].mean() > 3 * share[~is_won].mean() > 0
+    first = crm.tables.deal_changes.drop_duplicates("deal_id").set_index("deal_id")["value"].astype(float)
+    then = decisions.rows["amount"]
+    final = deals.loc[decisions.rows["deal_id"], "amount"].set_axis(then.index)
+    was_corrected = decisions.rows["deal_id"].isin(corrected)
+    pd.testing.assert_series_equal(then[~was_corrected], final[~was_corrected])
+    then_by_deal = then[was_corrected].to_numpy()
+    assert (then_by_deal == first.loc[decisions.rows.loc[was_corrected, "deal_id"]].to_numpy()).all()
+    assert (final[was_corrected] / then_by_deal).mean() > 1.1
+    assert "amount" not in {line["column"] for line in decisions.about["final_values"]}
+
+
+def test_who_touched_the_customer_is_on_record_while_the_deal_lives(crm):
+    touches = crm.tables.activities.merge(crm.tables.deals, on="deal_id")
+    assert (touches["happened_at"] >= touches["created_at"]).all()
+    assert not (touches["happened_at"] >= touches["closed_at"]).any()
+    assert (touches["recorded_at"] >= touches["happened_at"]).all()
+    assert touches["recorded_at"].max() <= crm.tables.now
+    vendor = touches[touches["by"] == "vendor"]
+    assert vendor["deal_id"].isin(crm.tables.involvements["deal_id"]).all()
+    coordination = build_decisions(crm.tables).about["coordination"]
+    assert 0.03 < coordination["uncoordinated_share"] < 0.3
+
+
+def test_an_uncoordinated_deal_is_one_that_was_not_handed_over(crm):
+    decisions = build_decisions(crm.tables)
+    handed = crm.tables.activities.query("kind == 'handover'")["deal_id"]
+    joined = decisions.X["already_involved"].to_numpy(dtype=bool)
+    was_handed = decisions.rows["deal_id"].isin(handed)[joined]
+    days = decisions.X["uncoordinated_days"][joined]
+    assert days[~was_handed].mean() > 3 * days[was_handed].mean()
