@@ -116,7 +116,7 @@ def _resolution(decisions: DecisionTable) -> Line:
     fewer = min(arms, key=lambda arm: arms[arm])
     what = (
         f"{RESOLVED * 100:.0f} points of difference at {rate:.0%} won show with {wanted:,} decisions on each "
-        f"side; {factor:.1f} times what independent deals would take"
+        f"side; {factor:.1f} times what independent decisions would take"
     )
     short = wanted - arms[fewer]
     if short <= 0:
