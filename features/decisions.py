@@ -1,6 +1,6 @@
 """The target trial in the tables: who could be stepped in on, when, who was, and what came of it."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 
 import numpy as np
@@ -12,6 +12,7 @@ from features.build import build_features
 from features.coordination import Touches
 from features.decision_table import DecisionTable, FlowStep, drop_columns_that_say_nothing, refuse_one_valued
 from features.history import final_values
+from features.leakage import audit_tables
 from features.problems import UserError
 from features.stages import stage_order
 from features.tables import Tables
@@ -29,6 +30,7 @@ def build_decisions(
     *,
     every_days: int | None = None,
     against: Against = "wait",
+    allow: Collection[str] = (),
 ) -> DecisionTable:
     """Return a decision for each moment of an open deal, its features, and what came of it.
 
@@ -36,18 +38,22 @@ def build_decisions(
     ----------
     tables : as ``schema.check`` returns them
     grace_days, horizon_days, every_days, against : the trial to imitate, see `TargetTrial`
+    allow : columns to keep although the leakage audit finds that they know the future: a person has looked
 
     Returns
     -------
     DecisionTable
         Sorted by time, then id. ``about["protocol"]`` is the target trial in words; ``about["flow"]`` says
         how many moments were left out, and why; its counts add up to the number of moments.
+        ``about["audit"]`` has what the leakage audit found.
 
     Raises
     ------
     UserError
-        No decision is left, fewer than ten partners, nobody (or everybody) stepped in, or all
-        decisions have the same outcome.
+        No decision is left, fewer than ten partners, nobody (or everybody) stepped in, or all decisions
+        have the same outcome.
+    LeakageError
+        A column knows the future: it is named, and why.
 
     Notes
     -----
@@ -65,6 +71,8 @@ def build_decisions(
     deal. Involvements that nobody recorded count as stepping back, and draw the effect towards zero.
     """
     trial = TargetTrial(grace_days, horizon_days, every_days, against)
+    audit = audit_tables(tables, allow)
+    audit.refuse("Leave it out of its table")
     asked = _with_deals(tables, _moments(tables, trial))
     kept, flow = _eligible(asked, tables, trial)
     rows = _rows(kept).assign(
@@ -78,6 +86,7 @@ def build_decisions(
     features, left_out = drop_columns_that_say_nothing(features)
     about = _about(tables, trial, flow) | {
         "left_out_columns": left_out,
+        "audit": audit.to_list(),
         "final_values": final_values(tables, features.columns),
         "ever_against_never": _ever_against_never(tables),
         "coordination": Touches.of(tables).to_dict(),
