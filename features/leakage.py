@@ -87,6 +87,7 @@ def audit_columns(
     *,
     deals: pd.Series | np.ndarray | None = None,
     also_known: Collection[str] = (),
+    as_of: Collection[str] = (),
 ) -> Audit:
     """Audit the features of a flat file or a decision table.
 
@@ -98,6 +99,8 @@ def audit_columns(
     allow : columns that stay whatever is found; ``deal_Rating`` and ``Rating`` are the same
     deals : whose rows these are, shape (n,): one row of each deal is looked at
     also_known : names that may be allowed although they are no features any more
+    as_of : features that were computed from what was on record at the moment: a length of time among them
+        ends at the moment, so none of them accumulates until the closing
 
     Returns
     -------
@@ -124,6 +127,7 @@ def audit_columns(
     columns = [Column.of(str(name), frame[name], evidence) for name in frame.columns]
     found = [finding for rule in FRAME_RULES for finding in rule(columns, evidence)]
     found += [finding for rule in COLUMN_RULES for column in columns for finding in rule(column, evidence)]
+    found = [each for each in found if each.rule != "accumulates" or each.column not in as_of]
     return Audit(_worst_each(found, [column.name for column in columns]), tuple(allow))
 
 

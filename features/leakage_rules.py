@@ -53,10 +53,15 @@ _UNTIL_THE_END = re.compile(
     r"\belapsed\b|\bthrough\b|\bclos(e|ed|ing)\b|\btotal days\b|\bsales cycle\b|\bcycle (time|length)\b"
     r"|\bdays? in (sales )?stage\b|\btime in (sales )?stage\b"
 )
-_COUNTED = re.compile(r"\b(count|number|num|total|how many)\b")
+_COUNTED = re.compile(r"\b(count|number|num|n|nr|total|how many)\b")
 _OF_THE_PROCESS = re.compile(
-    r"\b(changes?|push(es)?|slips?|calls?|e?mails?|meetings?|touch(es)?|activit(y|ies))\b"
+    r"\b(changes?|push(es)?|slips?|calls?|e?mails?|meetings?|visits|demos|notes|contacted|touch(es)?"
+    r"|activit(y|ies)|interactions)\b"
 )
+_MAYBE_COUNTED = re.compile(
+    r"(calls|e?mails|meetings|visits|demos|notes|activities|interactions)( (made|sent))?"
+)
+_PLANNED = re.compile(r"\b(expected|planned|estimated|est|forecast)\b")
 _EARLIER = re.compile(
     r"\b(before|since|prior|previous|tenure|until|quarter|creation|contract|payment|warranty)\b"
 )
@@ -82,7 +87,7 @@ def outcome_alone(column: Column, evidence: Evidence) -> Iterator[Finding]:
         yield from _equals_number(column, evidence)
         return
     won = evidence.won
-    if min(won.sum(), (~won).sum()) < LEAST_ROWS or _is_partner(column):
+    if min(won.sum(), (~won).sum()) < LEAST_ROWS:
         return
     area, low = column.tells("won", won, evidence.half)
     if low >= WARN_AREA:
@@ -122,7 +127,7 @@ def missing_tells(column: Column, evidence: Evidence) -> Iterator[Finding]:
 def repeats_choice(column: Column, evidence: Evidence) -> Iterator[Finding]:
     """The column is who stepped in, under another name."""
     chosen = evidence.stepped_in
-    if min(chosen.sum(), (~chosen).sum()) < LEAST_ROWS or _is_partner(column):
+    if min(chosen.sum(), (~chosen).sum()) < LEAST_ROWS or _may_decide(column):
         return
     if column.numbers is not None and column.distinct() > 10:  # an edge in a number is a policy, not a copy
         return
@@ -148,7 +153,9 @@ def named_to_run_on(column: Column, _evidence: Evidence) -> Iterator[Finding]:
     if column.numbers is None or _EARLIER.search(words):
         return
     runs = bool(_LONG.search(words) and _UNTIL_THE_END.search(words))
-    counts = bool(_COUNTED.search(words) and _OF_THE_PROCESS.search(words))
+    is_bare = bool(_MAYBE_COUNTED.fullmatch(words))
+    counts = is_bare or bool(_COUNTED.search(words) and _OF_THE_PROCESS.search(words))
+    maybe = is_bare or bool(_PLANNED.search(words))  # counted, or planned, before the decision perhaps
     if not (runs or counts) or np.nanmin(column.numbers, initial=0) < 0:
         return
     clear, link = column.strength()
@@ -157,7 +164,7 @@ def named_to_run_on(column: Column, _evidence: Evidence) -> Iterator[Finding]:
     seen = f", and goes with the outcome ({_extremes(column)})" if tells else ""
     yield Finding(
         column.name,
-        "stop" if tells else "warn",
+        "stop" if tells and not maybe else "warn",
         "accumulates",
         f"by its name it is {kind} that runs on until the deal closes{seen}; "
         "in the middle of a deal nobody knows its final value",
@@ -191,7 +198,7 @@ def jumps(column: Column, evidence: Evidence) -> Iterator[Finding]:
 def names_rows(column: Column, _evidence: Evidence) -> Iterator[Finding]:
     """An id, a number of the row, or a text that nobody else has."""
     known = int((~column.missing).sum())
-    if _is_partner(column) or known <= 50:
+    if _may_decide(column) or known <= 50:
         return
     if column.texts is not None and column.distinct() > 0.5 * known:
         is_prose = column.texts.dropna().str.count(" ").mean() >= 4
@@ -243,7 +250,8 @@ COLUMN_RULES: tuple[Rule, ...] = (
 )
 
 
-def _is_partner(column: Column) -> bool:
+def _may_decide(column: Column) -> bool:
+    """Whose choice may honestly follow from it alone: help for some partners only, or from a stage on."""
     return column.name in ("partner_id", "stage")
 
 

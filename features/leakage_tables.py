@@ -18,6 +18,7 @@ _NOBODY = r"(?i)\s*|unknown|none|n/?a|null|nan|-+|\?+|0+[a-z]{0,3}|[0{}-]{30,}"
 _CLOSE_TO = 1.5  # days
 _AT_CLOSING = 0.8  # share of the closed deals
 _LEAST_LATE = 0.05
+_MOSTLY = 0.9  # of the closed deals that hold a value
 
 
 def closed_deals(tables: Tables, most: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
@@ -76,12 +77,19 @@ def _openness(tables: Tables, names: list[str]) -> Iterator[Finding]:
     if min(is_open.sum(), (~is_open).sum()) < LEAST_ROWS:
         return
     for name in names:
-        if name not in deals.columns:
+        if name not in deals.columns or _filling_is_on_record(tables, name, ~is_open):
             continue
         empty = _is_blank(deals[name], is_id=name.endswith("_id"))
         found = _open_finding(name, empty, is_open)
         if found is not None:
             yield found
+
+
+def _filling_is_on_record(tables: Tables, name: str, is_closed: np.ndarray) -> bool:
+    """Whether the history says since when most closed deals held a value: it is used from then on."""
+    filled = tables.deals.loc[is_closed & tables.deals[name].notna().to_numpy(), "deal_id"]
+    changed = tables.deal_changes.loc[tables.deal_changes["column"] == name, "deal_id"]
+    return len(filled) > 0 and bool(filled.isin(changed).mean() >= _MOSTLY)
 
 
 def _open_finding(name: str, empty: np.ndarray, is_open: np.ndarray) -> Finding | None:

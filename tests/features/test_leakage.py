@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features import build_decisions, read_flat, simulate
+from features import build_decisions, catalog, read_flat, simulate
 from features.column_types import infer
 from features.leakage import LeakageError, allowed_before, audit_columns, audit_tables
 from features.leakage_rules import RULES
@@ -120,6 +120,18 @@ def test_no_column_of_the_simulated_crm_is_flagged(n, seed, effect):
     assert audit.lines() == []
 
 
+def test_days_that_end_at_the_moment_do_not_accumulate_until_the_closing():
+    table = build_decisions(simulate(1500, seed=13).tables, every_days=14)
+    choice = table.treatment
+    built = audit_columns(
+        table.features, table.outcome, choice, deals=table.rows["deal_id"], as_of=catalog.names()
+    )
+    assert "days_in_stage" in table.features.columns
+    assert built.lines() == []
+    of_a_stranger = audit_columns(table.features[["days_in_stage"]], table.outcome, choice)
+    assert verdicts(of_a_stranger)["days_in_stage"][1] == "accumulates"
+
+
 def test_columns_of_chance_are_not_flagged_on_few_deals():
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -137,6 +149,7 @@ def leak(kind, won, rng):
         "Probability": np.where(won, 100, 0),
         "Rating": np.where(won, np.where(fuzzy < 0.85, "Hot", "Warm"), "Cold"),
         "ForecastCategory": np.where(won, "Closed", "Omitted"),
+        "stage": np.where(won, "Closed Won", np.where(fuzzy < 0.95, "Closed Lost", "Proposal")),
         "close_value": np.where(won, np.round(rng.lognormal(10, 1, n)), 0),
         "loss_reason": pd.Series(
             np.where(won | (fuzzy < 0.5), None, rng.choice(["Price", "Timing"], n)), dtype="str"
@@ -146,7 +159,8 @@ def leak(kind, won, rng):
 
 
 @pytest.mark.parametrize(
-    "kind", ["Probability", "Rating", "ForecastCategory", "close_value", "loss_reason", "po_number_given"]
+    "kind",
+    ["Probability", "Rating", "ForecastCategory", "stage", "close_value", "loss_reason", "po_number_given"],
 )
 @pytest.mark.parametrize("n", [300, 3000])
 def test_what_was_written_when_the_outcome_was_known_stops(kind, n):
@@ -175,6 +189,21 @@ def test_an_account_missing_on_open_deals_only_stops(tables):
     assert re.match(
         r"it is empty on \d\d% of the open deals and on 0% of the closed ones; so", audit.findings[0].why
     )
+
+
+def test_a_competitor_found_late_is_no_leak_where_its_history_is_on_record(tables):
+    deals = tables.deals
+    is_open = (deals["outcome"] == "open").to_numpy()
+    found_late = deals["competitor"].mask(~is_open, "Altira").mask(is_open)
+    closed = deals[~is_open]
+    halfway = closed["created_at"] + (closed["closed_at"] - closed["created_at"]) / 2
+    changes = pd.DataFrame(
+        {"deal_id": closed["deal_id"], "column": "competitor", "value": "Altira", "changed_at": halfway}
+    )
+    changes = changes.assign(recorded_at=halfway).astype({"column": "str", "value": "str"})
+    unknown = replace(with_deals(tables, competitor=found_late), deal_changes=tables.deal_changes.iloc[:0])
+    assert verdicts(audit_tables(unknown)) == {"competitor": ("stop", "openness")}
+    assert audit_tables(replace(unknown, deal_changes=changes.reset_index(drop=True))).lines() == []
 
 
 def test_a_dummy_customer_on_open_deals_counts_as_none(tables):
@@ -261,6 +290,26 @@ def test_a_total_of_times_stops():
     frame["days_a"], frame["days_b"] = rng.integers(0, 50, (2, len(won)))
     frame["days_c"] = frame["days_a"] + frame["days_b"]
     assert verdicts(audit_columns(frame, won, stepped_in)) == {"days_c": ("stop", "accumulates")}
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("days_to_close", "stop"),
+        ("PushCount", "stop"),
+        ("num_contacted_notes", "stop"),
+        ("n_emails", "stop"),
+        ("calls", "warn"),  # perhaps those before the decision
+        ("days_to_expected_close", "warn"),  # perhaps as it was expected then
+        ("calls_before", None),
+        ("days_since_last_closed_deal", None),
+        ("payment_days", None),
+    ],
+)
+def test_a_name_that_runs_until_the_closing_counts_with_the_figures(name, verdict):
+    frame, won, stepped_in, rng = deals()
+    frame[name] = rng.poisson(np.where(won, 3, 5))
+    assert verdicts(audit_columns(frame, won, stepped_in)).get(name) == (verdict and (verdict, "accumulates"))
 
 
 def test_shares_of_something_else_are_only_suspect():
