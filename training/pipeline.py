@@ -1,6 +1,6 @@
 """From a decision table to a judged model folder: the steps in order, readable as a recipe."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,8 @@ from training import censoring, clustered, doubt, evaluate, model_folder
 from training.claims import ever_against_never
 from training.config import TrainingConfig
 from training.facts import describe
-from training.gate import refuse_no_overlap, refuse_too_little
+from training.gate import look, refuse_no_overlap, refuse_too_little
+from training.leaks import audited
 from training.nuisance import Nuisances, reweighted, scores
 from training.policy import Advice, Policy
 from training.report import write_report
@@ -51,6 +52,7 @@ def train(
     *,
     name: str = "stepin",
     overwrite: bool = False,
+    allow: Collection[str] = (),
     notify: Notify = lambda _step: None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Trained:
@@ -60,14 +62,20 @@ def train(
     is written learned from all decisions by the same recipe. Where the judged decisions do not show that
     effects differ, the average effect alone is written, and the report says so.
 
+    Parameters
+    ----------
+    allow : features to learn from although the leakage audit finds that they know the future
+
     Raises
     ------
     UserError
-        Too little evidence, a place that is taken, or a table that can't be learned from. Nothing is written.
+        Too little evidence, a place that is taken, a feature that knows the future, or a table that can't be
+        learned from. Nothing is written.
     """
     config = config or TrainingConfig()
     model_folder.refuse_occupied(out, overwrite)
     refuse_too_little(decisions, config.least_outcomes)
+    decisions = audited(decisions, allow)
     notify(STEPS[0])
     asked = censoring.is_asked(decisions)
     censored = censoring.weigh(decisions, _judging_seed(config), config.n_jobs) if asked else None
@@ -94,6 +102,7 @@ def train(
     doubts = doubt.doubts(decisions, nuisances, model, evaluation, _judging_seed(config), weights)
     notify(STEPS[4])
     facts = describe(decisions, parts, fewer, card, evaluation, doubts, policy, config, name, clock())
+    facts["gate"] = look(decisions, nuisances.propensity, config.least_propensity, config.least_outcomes)
     facts["learned_from"]["later_joiners"] = censored.to_dict() if censored else None
     with model_folder.writing(out, overwrite) as fresh:
         card.write(fresh)

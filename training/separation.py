@@ -111,7 +111,18 @@ def open_choice(
         n_open_with=int((is_open & treatment).sum()),
         left=float(errors.mean(axis=1).min() / max(np.var(chosen[asked]), 1e-12)),
         left_open=float(errors[:, there].sum(axis=1).min() / promised) if promised else 0.0,
-        decided_by=names[int(np.argmax(importance))],
+        decided_by=_simplest(names, matrix[asked], int(np.argmax(importance)), X.iloc[some]),
+    )
+
+
+def _simplest(names: list[str], matrix: Array, decider: int, X: pd.DataFrame) -> str:
+    """Of the features that say just what the decider says, the one with the fewest values.
+
+    A type of partners, not each partner of that type: as shares they are the same column.
+    """
+    same = np.isclose(matrix, matrix[:, [decider]], atol=0.01, equal_nan=True).mean(axis=0) > 0.99
+    return min(
+        (name for name, alike in zip(names, same, strict=True) if alike), key=lambda name: X[name].nunique()
     )
 
 
