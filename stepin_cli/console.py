@@ -42,6 +42,10 @@ def outcome_lines(trained: Any, run: Any) -> Iterator[str]:
         f"{'seen older ones only.' if judged['by_time'] else 'not seen them.'}"
     )
     yield from left_out_line(learned["left_out_columns"])
+    yield from audit_lines(learned.get("audit") or [])
+    for line in trained.facts.get("gate") or []:
+        if line["level"] != "ok":
+            yield f"Mind: {line['what']}: {line['why']}."
     yield evaluation.verdict
     for claim in evaluation.claims:
         yield f"  {_amount(claim.estimate, evaluation.outcome)}  {claim.what}"
@@ -52,6 +56,20 @@ def outcome_lines(trained: Any, run: Any) -> Iterator[str]:
         yield f"Registered as version {run.version} of models:/{trained.facts['name']}"
     yield f"Model: {folder}   Report: {folder / 'report.html'}"
     yield f"Next: stepin serve {folder}"
+
+
+def flow_lines(flow: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """How many moments are decisions, of how many deals, and why the others are not, line by line."""
+    for step in flow:
+        deals = f" of {step['deals']:,} deals" if step.get("deals") is not None else ""
+        yield f"  {step['n']:>9,}  {step['what']}{deals}: {step['why']}"
+
+
+def audit_lines(findings: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What the leakage audit found and did not stop at, line by line."""
+    for found in findings:
+        mark = "Allowed by you" if found.get("allowed") else "Look at"
+        yield f"{mark}: '{found['column']}' ({found['rule']}): {found['why']}"
 
 
 def left_out_line(columns: Sequence[dict[str, str]]) -> Iterator[str]:

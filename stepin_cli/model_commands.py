@@ -2,17 +2,29 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
 from stepin_cli.console import outcome_lines, say, steps, waiting
-from stepin_cli.options import as_json_option, columns_option, jobs_option, path_type, seed_option
+from stepin_cli.options import (
+    allow_option,
+    as_json_option,
+    columns_option,
+    jobs_option,
+    options_given,
+    path_type,
+    seed_option,
+    trial_options,
+)
 from stepin_cli.places import (
     model_folder,
     named_model,
     read_source,
+    read_to_score,
     refuse_place,
     refuse_table_place,
+    refuse_trial_of_another,
     refuse_unreadable,
     write_parquet,
 )
@@ -50,8 +62,12 @@ def demo(deals: int, seed: int, out: Path, keep_serving: bool, as_json: bool) ->
 @click.option("--margin", type=float, help="Share of a deal's amount that a win earns.")
 @jobs_option
 @click.option("--track/--no-track", default=True, show_default=True, help="Record the run in MLflow.")
+@trial_options
+@allow_option
 @as_json_option
+@click.pass_context
 def train(
+    context: click.Context,
     source: Path,
     columns: Path | None,
     out: Path | None,
@@ -64,12 +80,15 @@ def train(
     margin: float | None,
     jobs: int,
     track: bool,
+    allow: tuple[str, ...],
     as_json: bool,
+    **trial: Any,
 ) -> None:
     """Learn from SOURCE, judge on its newer deals, write a model folder.
 
     SOURCE is a folder of CRM tables, a decision table made by `stepin features`, or a CSV, CSV.GZ or
-    Parquet file with a row per decision (then --columns says which column is what).
+    Parquet file with a row per decision (then --columns says which column is what). The days and what
+    stepping in is compared with are settings for a folder of CRM tables.
     """
     from features.problems import UserError
     from training.model_folder import refuse_occupied
@@ -80,6 +99,7 @@ def train(
     refuse_occupied(folder, overwrite)
     refuse_place(folder)
     refuse_unreadable(source, columns)
+    refuse_trial_of_another(source, options_given(context, trial))
     if register_as is not None:
         check_name(register_as)
     policy = Policy(break_even_points=break_even, hours=hours, cost_per_hour=cost_per_hour, margin=margin)
@@ -91,9 +111,15 @@ def train(
     config = TrainingConfig(random_state=seed, n_jobs=jobs, policy=policy)
     with steps(2 + len(STEPS)) as notify:
         notify("Reading and building decisions")
-        decisions = read_source(source, columns)
+        decisions = read_source(source, columns, trial, allow)
         trained = learn(
-            decisions, folder, config, name=register_as or "stepin", overwrite=overwrite, notify=notify
+            decisions,
+            folder,
+            config,
+            name=register_as or "stepin",
+            overwrite=overwrite,
+            allow=allow,
+            notify=notify,
         )
         notify("Recording the run")
         try:
@@ -130,7 +156,7 @@ def score(model: str, source: Path, out: Path, columns: Path | None, as_json: bo
 
     categories = learned_categories(folder)
     with waiting("Scoring"):
-        table = score_table(folder, read_source(source, columns, True, categories))
+        table = score_table(folder, read_to_score(source, columns, categories))
         write_parquet(table, out)
     shares = table["advice"].value_counts().to_dict()
     say(

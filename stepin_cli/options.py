@@ -1,6 +1,8 @@
 """Options that several commands take."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,3 +30,51 @@ def _count_of_jobs(_context: click.Context, _option: click.Parameter, jobs: int)
 jobs_option = click.option(
     "--jobs", type=int, default=-1, callback=_count_of_jobs, help="Threads for the folds; -1 is one a core."
 )
+
+allow_option = click.option(
+    "--allow",
+    multiple=True,
+    metavar="COLUMN",
+    help="Keep a column that the leakage audit stops at; you have looked. Can be given again.",
+)
+_TRIAL = (
+    click.option(
+        "--grace-days",
+        type=click.IntRange(1, 3650),
+        default=14,
+        show_default=True,
+        help="Days within which stepping in counts.",
+    ),
+    click.option(
+        "--horizon-days",
+        type=click.IntRange(1, 3650),
+        default=180,
+        show_default=True,
+        help="Days within which a win counts.",
+    ),
+    click.option(
+        "--every-days",
+        type=click.IntRange(1, 3650),
+        help="Decide every so many days since a deal's creation. [default: at each stage entry]",
+    ),
+    click.option(
+        "--against",
+        type=click.Choice(["wait", "never"]),
+        default="wait",
+        show_default=True,
+        help="Stepping in now against waiting, or against nobody coming within the horizon.",
+    ),
+)
+
+
+def trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command take the target trial: grace_days, horizon_days, every_days, against."""
+    for option in reversed(_TRIAL):
+        command = option(command)
+    return command
+
+
+def options_given(context: click.Context, names: Iterable[str]) -> list[str]:
+    """Return those of the options that stand on the command line, as they are written there."""
+    given = click.core.ParameterSource.COMMANDLINE
+    return [f"--{name.replace('_', '-')}" for name in names if context.get_parameter_source(name) is given]

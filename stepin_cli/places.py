@@ -4,30 +4,56 @@ Whatever can't be is refused here, in one sentence and before any work.
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stepin_cli.console import waiting
 
+if TYPE_CHECKING:
+    from features import DecisionTable
+
 
 def read_source(
-    source: Path, columns: Path | None, for_scoring: bool = False, categories: Collection[str] = ()
-) -> Any:
+    source: Path, columns: Path | None, trial: Mapping[str, Any], allow: Collection[str]
+) -> "DecisionTable":
     """Decision table from a folder of CRM tables, a decision table's file, or a flat file with `columns`.
 
-    For scoring, `categories` are the features that a model learned as such: their texts stay texts.
+    `trial` is what `build_decisions` takes; it belongs to a folder of CRM tables.
     """
-    from features import DecisionTable, build_decisions, open_decisions, read_flat, read_tables
+    from features import DecisionTable, build_decisions, read_flat, read_tables
 
-    refuse_unreadable(source, columns)
     if source.is_dir():
-        tables = read_tables(source)
-        return open_decisions(tables) if for_scoring else build_decisions(tables)
+        return build_decisions(read_tables(source), **trial, allow=allow)
     if columns is not None:
-        return read_flat(source, columns, for_scoring=for_scoring, categories=categories)
+        return read_flat(source, columns, allow=allow)
     return DecisionTable.read(source)
+
+
+def read_to_score(source: Path, columns: Path | None, categories: Collection[str]) -> "DecisionTable":
+    """Like `read_source`, but of a folder the open deals, and of a flat file every row.
+
+    `categories` are the features that a model learned as such: their texts stay texts.
+    """
+    from features import DecisionTable, open_decisions, read_flat, read_tables
+
+    if source.is_dir():
+        return open_decisions(read_tables(source))
+    if columns is not None:
+        return read_flat(source, columns, for_scoring=True, categories=categories)
+    return DecisionTable.read(source)
+
+
+def refuse_trial_of_another(source: Path, given: Sequence[str]) -> None:
+    """Refuse settings of the target trial where the decisions are made already."""
+    from features.problems import UserError
+
+    if given and not source.is_dir():
+        raise UserError(
+            f"{given[0]} belongs to a folder of CRM tables; the decisions of {source} are made already. "
+            "Leave it out, or give the folder."
+        )
 
 
 def refuse_unreadable(source: Path, columns: Path | None) -> None:

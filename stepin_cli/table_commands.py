@@ -1,11 +1,12 @@
 """Commands that make tables: a simulated CRM, and the decision table."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from stepin_cli.console import left_out_line, say, steps, waiting
-from stepin_cli.options import as_json_option, path_type, seed_option
+from stepin_cli.console import audit_lines, flow_lines, left_out_line, say, steps, waiting
+from stepin_cli.options import allow_option, as_json_option, path_type, seed_option, trial_options
 from stepin_cli.places import refuse_place, refuse_table_place
 
 
@@ -81,34 +82,31 @@ def import_(
 @click.command()
 @click.argument("folder", metavar="DIR", type=path_type)
 @click.argument("out", metavar="OUT.parquet", type=path_type)
-@click.option(
-    "--grace-days",
-    type=click.IntRange(1, 3650),
-    default=14,
-    show_default=True,
-    help="Days within which stepping in counts.",
-)
-@click.option(
-    "--horizon-days",
-    type=click.IntRange(1, 3650),
-    default=180,
-    show_default=True,
-    help="Days within which a win counts.",
-)
+@trial_options
+@allow_option
 @as_json_option
-def features(folder: Path, out: Path, grace_days: int, horizon_days: int, as_json: bool) -> None:
-    """Turn the CRM tables in DIR into the decision table OUT.parquet."""
+def features(folder: Path, out: Path, allow: tuple[str, ...], as_json: bool, **trial: Any) -> None:
+    """Turn the CRM tables in DIR into the decision table OUT.parquet.
+
+    Says which trial the decisions imitate, and how many moments are left out at each step, and why. Stops at
+    columns that know the future.
+    """
     from features import build_decisions, read_tables
 
     refuse_table_place(out, folder)
     with waiting("Building decisions and their features"):
-        decisions = build_decisions(read_tables(folder), grace_days, horizon_days)
+        decisions = build_decisions(read_tables(folder), **trial, allow=allow)
         decisions.write(out)
-    lines = [f"  {step['n']:>9,}  {step['what']}: {step['why']}" for step in decisions.about["flow"]]
+    about = decisions.about
+    final = ", ".join(line["column"] for line in about["final_values"])
     say(
-        {"decisions": len(decisions.rows), "out": str(out), "about": decisions.about},
+        {"decisions": len(decisions.rows), "out": str(out), "about": about},
         as_json,
+        *(f"{part}: {words}" for part, words in about["protocol"]),
         f"{out}: {len(decisions.rows):,} decisions x {decisions.features.shape[1]} features",
-        *lines,
-        *left_out_line(decisions.about["left_out_columns"]),
+        *flow_lines(about["flow"]),
+        *left_out_line(about["left_out_columns"]),
+        *([f"Without a history, so as they stand in the end: {final}"] if final else []),
+        *audit_lines(about["audit"]),
+        f"Next: stepin train {out} --out MODEL",
     )

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 
+from features import catalog
 from features.decisions import DecisionTable
 from features.leakage import allowed_before, audit_columns
 
@@ -35,6 +36,7 @@ def audited(decisions: DecisionTable, allow: Collection[str] = ()) -> DecisionTa
         (*allow, *before),
         deals=decisions.rows["deal_id"],
         also_known=[*before, *allow],
+        as_of=catalog.names() if about["kind"] == "crm" else (),
     )
     audit.refuse("Leave it out of its table")
     known = {found["column"]: found for found in [*audit.to_list(), *(about.get("audit") or [])]}

@@ -1,5 +1,6 @@
 """A simulated CRM, a model that learned from it, and a working folder of one's own."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -17,11 +18,24 @@ class QuickConfig(training.config.TrainingConfig):
     most_pairs: int = 1
 
 
-@pytest.fixture(scope="package", autouse=True)
-def quickly(tmp_path_factory):
+@pytest.fixture(scope="package")
+def store(tmp_path_factory):
+    """Where the models of these tests are registered."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+
+
+@contextmanager
+def quick(store):
+    """Let commands learn quickly, and register in `store`; the next package finds all as it was."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.config, "TrainingConfig", QuickConfig)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", store)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly(store):
+    with quick(store):
         yield
 
 
@@ -33,10 +47,11 @@ def crm(tmp_path_factory):
 
 
 @pytest.fixture(scope="package")
-def learned(crm, tmp_path_factory):
+def learned(crm, store, tmp_path_factory):
     """What `stepin train --json --register` says, and the model folder."""
     folder = tmp_path_factory.mktemp("models") / "model"
-    said = done("train", crm, "--out", folder, "--register", "spring", "--jobs", "1", "--json")
+    with quick(store):
+        said = done("train", crm, "--out", folder, "--register", "spring", "--jobs", "1", "--json")
     return folder, said
 
 
