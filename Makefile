@@ -41,7 +41,7 @@ $(BENCH)/.ready: requirements/bench.txt pyproject.toml
 	touch $@
 
 lock:  ## renew the locks (needs uv): hashes, every platform, no addresses
-	uv pip compile pyproject.toml requirements/build.in --extra train $(LOCK) -o requirements/run.txt
+	uv pip compile pyproject.toml requirements/build.in --extra train --extra postgres $(LOCK) -o requirements/run.txt
 	uv pip compile pyproject.toml requirements/build.in --extra test -c requirements/run.txt $(LOCK) -o requirements/test.txt
 	uv pip compile pyproject.toml requirements/build.in requirements/bench.in --extra train -c requirements/run.txt $(LOCK) $(NO_GPU) -o requirements/bench.txt
 
