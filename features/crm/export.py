@@ -118,6 +118,7 @@ class Export:
     ) -> None:
         self.files, self.sets, self.reading, self.zone, self.repairs = files, sets, reading, zone, repairs
         self.notes: list[str] = []
+        self.zoneless: list[str] = []  # columns whose times have no offset
         self.looked_up: dict[int, Index] = {}
         self.used: list[
             tuple[FileRows, Positions, FileRows, Positions]
@@ -181,7 +182,20 @@ class Export:
         order = self.reading.dates
         if order is None and _undecided(texts):
             order = self._order_elsewhere(where)
-        return read_times(texts, Clockwork(self.zone, order, self.reading.earliest_year), where)
+        times = read_times(texts, Clockwork(self.zone, order, self.reading.earliest_year), where)
+        if times.zoneless and where not in self.zoneless:
+            self.zoneless.append(where)
+        return times
+
+    def say_zone(self) -> None:
+        """Note which zone times without an offset were taken to be in, where nobody said it."""
+        if self.zoneless:
+            more = len(self.zoneless) - 1
+            others = f" and {more} other column{'s' if more > 1 else ''}" if more else ""
+            self.notes.append(
+                f"Times without an offset are taken for {self.zone.key} ({self.zoneless[0]}{others}); "
+                "--timezone says it if they are in another zone."
+            )
 
     def _order_elsewhere(self, where: str) -> DayOrder | None:
         """What the other columns of the export show, where they all show the same."""

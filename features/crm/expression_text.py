@@ -18,6 +18,7 @@ from features.crm.language import (
     Fixed,
     Latest,
     LookUp,
+    Part,
     Step,
     Translated,
     Unpivot,
@@ -84,6 +85,7 @@ class Parser:
                 ("text", self._fixed),
                 ("number", self._fixed),
                 ("flag", self._fixed),
+                ("part", self._part),
                 ("of", self._translated),
                 ("file", self._look_up),
                 ("cases", self._cases),
@@ -114,6 +116,14 @@ class Parser:
         because = toml.text(text, "because", where)
         return Translated(self.expression(text["of"], file, where), folded, other, because)
 
+    def _part(self, text: dict[str, Any], file: str, where: str) -> Expression:
+        toml.known_keys(text, ("of", "part"), where)
+        pattern = toml.text(text, "part", where)
+        self._check_pattern(pattern, where)
+        if "of" not in text or re.compile(pattern).groups != 1:
+            raise UserError(f"{where}: a part needs of, and a pattern with one group (...); came {text!r}.")
+        return Part(self.expression(text["of"], file, where), pattern)
+
     def _look_up(self, text: dict[str, Any], file: str, where: str) -> Expression:
         toml.known_keys(text, ("file", "by", "match", "column", "rows", "pick", "at", "several"), where)
         other = self.file(text["file"], where)
@@ -123,8 +133,8 @@ class Parser:
         if "by" not in text or "column" not in text:
             raise UserError(f"{where}: a look-up needs by and column; came {text!r}.")
         pick = text.get("pick", "last")
-        if pick not in ("last", "first"):
-            raise UserError(f"{where}: pick should be last or first; came {pick!r}.")
+        if pick not in ("last", "first", "only"):
+            raise UserError(f"{where}: pick should be last, first or only; came {pick!r}.")
         steps, added = self.steps(toml.tables(text, "rows", where), other, where)
         scoped = self.with_aliases(other, added)
         return LookUp(

@@ -15,6 +15,7 @@ from features.crm.language import (
     FirstOf,
     Fixed,
     LookUp,
+    Part,
     SetRule,
     Translated,
 )
@@ -60,6 +61,9 @@ def evaluate(expression: Expression, kind: Kind, rows: Rows, export: Export, dro
             return _first_of(options, kind, rows, export, drops)
         case Translated():
             return _translated(expression, kind, rows, export, drops)
+        case Part(of, pattern):
+            text = evaluate(of, "text", rows, export, drops).str.extract(pattern, expand=False)
+            return _of_text(text.mask((text == "").fillna(False)), kind)
         case LookUp():
             return _look_up(expression, kind, rows, export)
         case Cases():
@@ -73,7 +77,7 @@ def can_tell(expression: Expression, rows: Rows, export: Export) -> bool:
             return name in rows.file.texts or name in rows.made
         case FirstOf(options):
             return any(can_tell(option, rows, export) for option in options)
-        case Translated(of=of):
+        case Translated(of=of) | Part(of=of):
             return can_tell(of, rows, export)
         case LookUp(file=file, column=column):
             return file in export.files and column in export.files[file].texts
@@ -135,10 +139,12 @@ def _translated(rule: Translated, kind: Kind, rows: Rows, export: Export, drops:
         because = rule.because or "a value that the mapping does not list"
         reasons = [f"{because}: '{value}'" for value in text[strange]]
         drops.add(rule.other == "refuse", strange, reasons)
-    return known if kind == "text" else _as_kind(known, kind)
+    return _of_text(known, kind)
 
 
-def _as_kind(text: pd.Series, kind: Kind) -> pd.Series:
+def _of_text(text: pd.Series, kind: Kind) -> pd.Series:
+    if kind == "text":
+        return text
     if kind == "number":
         return pd.to_numeric(text, errors="coerce").astype("float64")
     if kind == "boolean":
@@ -177,8 +183,8 @@ def _index(rule: LookUp, kind: Kind, export: Export) -> Index:
     values = _column(rule.column, kind, rows, export)
     usable = (keys.notna() & values.notna()).to_numpy()
     keys, values, at = keys[usable], values[usable], rows.at[usable]
-    single = ~keys.duplicated(keep=rule.pick).to_numpy()
     several = keys.duplicated(keep=False).to_numpy()
+    single = ~several if rule.pick == "only" else ~keys.duplicated(keep=rule.pick).to_numpy()
     return Index(pd.Index(keys[single]), values[single], at[single], several[single])
 
 

@@ -80,6 +80,8 @@ def import_export(
     _refuse_empty(draft, rule, "deals")
     _refuse_empty(draft, rule, "stage_entries")
     _account_for(draft, rule)
+    if timezone is None:
+        export.say_zone()
     frames = final_tables(draft)
     tables = check(Tables(**frames), clock)  # type: ignore[arg-type]
     summary = _summary(out, recognised, tables, draft, unread, crm, said)

@@ -40,15 +40,23 @@ class Translated:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a text: the group of the pattern, where it is found first; blank where it is not."""
+
+    of: "Expression"
+    pattern: str
+
+
+@dataclass(frozen=True)
 class LookUp:
-    """A column of another file, found by a key; of several rows the last or the first one."""
+    """A column of another file, found by a key; of several rows the last one, the first one, or none."""
 
     file: str
     by: "Expression"
     match: str
     column: str
     rows: tuple["Step", ...] = ()
-    pick: Literal["last", "first"] = "last"
+    pick: Literal["last", "first", "only"] = "last"
     at: str | None = None
     several: str = ""  # the name under which rows with several are counted
 
@@ -61,7 +69,7 @@ class Cases:
     otherwise: "Expression | None" = None
 
 
-Expression = Alias | Fixed | FirstOf | Translated | LookUp | Cases
+Expression = Alias | Fixed | FirstOf | Translated | Part | LookUp | Cases
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,7 @@ class FileRule:
     about: str = ""
     rows: tuple[Condition, ...] = ()
     salesforce_ids: tuple[str, ...] = ()  # aliases whose ids of 15 signs are written with 18
+    guids: tuple[str, ...] = ()  # aliases whose GUIDs are written bare and in small letters
 
 
 @dataclass(frozen=True)

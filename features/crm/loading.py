@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.crm.export import FileRows
+from features.crm.guids import bare
 from features.crm.language import FileRule, ReadingRule
 from features.crm.ledger import Ledger, Repairs
 from features.crm.reading import Notify, Read, read
@@ -44,7 +45,7 @@ def load(
         _say(match, came, repairs, unread)
         parts[match.rule.name].append((match, came))
     files = {name: _together(each, reading) for name, each in parts.items()}
-    return {name: _with_long_ids(file, unread) for name, file in files.items()}
+    return {name: _with_one_spelling(file, unread) for name, file in files.items()}
 
 
 def _read(match: Match, notify: Notify) -> Read:
@@ -110,15 +111,19 @@ def _together(parts: Sequence[tuple[Match, Read]], reading: ReadingRule) -> File
     return FileRows(rule, ledger, texts, _wide(parts, rule, sizes, reading), _headers(parts))
 
 
-def _with_long_ids(file: FileRows, unread: Unread) -> FileRows:
-    texts, count = dict(file.texts), 0
-    for alias in file.rule.salesforce_ids:
-        if alias in texts:
-            texts[alias], n = with_eighteen(texts[alias])
-            count += n
-    if count:
-        names = " and ".join(file.ledger.names)
-        unread.notes.append(f"{names}: {count:,} ids of 15 signs are written with 18, as elsewhere.")
+def _with_one_spelling(file: FileRows, unread: Unread) -> FileRows:
+    texts = dict(file.texts)
+    for aliases, write, said in (
+        (file.rule.salesforce_ids, with_eighteen, "ids of 15 signs are written with 18"),
+        (file.rule.guids, bare, "ids are written bare and in small letters"),
+    ):
+        count = 0
+        for alias in aliases:
+            if alias in texts:
+                texts[alias], n = write(texts[alias])
+                count += n
+        if count:
+            unread.notes.append(f"{' and '.join(file.ledger.names)}: {count:,} {said}, as elsewhere.")
     return replace(file, texts=texts)
 
 

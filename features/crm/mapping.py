@@ -20,6 +20,7 @@ texts are compared after trimming and whatever their capitals. The whole languag
     needed = true                          # the CRM is recognised by these; default false
     key = "id"                             # the alias that look-ups match; default none
     salesforce_ids = ["deal"]              # ids of 15 signs (reports) are written with 18 (API)
+    guids = ["deal"]                       # "table,{GUID}" in capitals is written bare, in small letters
     rows = [{ column = "deleted", not_in = ["true"], because = "deleted in the CRM" }]
     [files.history.columns]                # alias = spellings of the header, first found
     deal = "OpportunityId"
@@ -55,10 +56,12 @@ An EXPRESSION is
     { of = EXPRESSION, values = { "Neukunde" = "new_business" }, other = "keep" }
                                            or values = "kinds", a named list; other: keep (default), blank,
                                            refuse or pass_over (with because = "...")
+    { of = EXPRESSION, part = "^([^,]+)" } the group of the pattern, where it is found first; else blank
     { file = "users", by = EXPRESSION, column = "type" }
                                            a look-up: the row of that file whose key (or match = "alias") is
-                                           ``by``; of several the last, or pick = "first", in the order of
-                                           at = "alias" (default: of the file), after rows = [STEP, ...];
+                                           ``by``; of several the last, or the pick = "first", or with
+                                           pick = "only" none; in the order of at = "alias" (default: of
+                                           the file), after rows = [STEP, ...];
                                            several = "..." counts, by that name, where there were several
     { cases = [{ where = [CONDITION, ...], then = EXPRESSION }, ...], otherwise = EXPRESSION }
 
@@ -104,7 +107,7 @@ from features.problems import UserError
 from features.tables import COLUMNS
 
 _TOP = ("crm", "title", "cannot_know", "reading", "files", "values", "sets", "never", *COLUMNS)
-_FILE = ("about", "recognised_by", "needed", "key", "rows", "columns", "salesforce_ids")
+_FILE = ("about", "recognised_by", "needed", "key", "rows", "columns", "salesforce_ids", "guids")
 _BLOCK = ("from", "rows", "columns", "keep", "when_blank", "when_unknown", "named_only", "before", "unless")
 _READING = ("blank", "timezone", "dates", "decimal", "earliest_year")
 _OWN_COLUMNS = ("deals", "partners", "customers")
@@ -198,8 +201,8 @@ def _file(key: str, rule: object, name: str) -> FileRule:
     key_alias = text(rule, "key", where) or None
     if not recognised_by:
         raise UserError(f"{where} has no columns; write [files.{key}.columns].")
-    ids = texts(rule, "salesforce_ids", where)
-    for alias in (*recognised_by, *ids, *([key_alias] if key_alias is not None else [])):
+    ids, guids = texts(rule, "salesforce_ids", where), texts(rule, "guids", where)
+    for alias in (*recognised_by, *ids, *guids, *([key_alias] if key_alias is not None else [])):
         if alias not in columns and alias not in patterns:
             raise UserError(f"{where} has no column '{alias}'; its columns are {', '.join(columns)}.")
     return FileRule(
@@ -211,6 +214,7 @@ def _file(key: str, rule: object, name: str) -> FileRule:
         key=key_alias,
         about=text(rule, "about", where, key),
         salesforce_ids=ids,
+        guids=guids,
     )
 
 

@@ -39,11 +39,13 @@ class Times:
     utc : datetime64[us, UTC], missing where there is none
     day_only : no time of day was given: midnight in the export's zone
     odd : by rule, which rows it touched (positions)
+    zoneless : some have a time of day and no offset: the zone was taken for granted
     """
 
     utc: pd.Series
     day_only: NDArray[np.bool_]
     odd: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    zoneless: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def read_times(texts: pa.ChunkedArray, how: Clockwork, where: str) -> Times:
     if early_epoch.any():
         odd[_EARLY.format(year=how.earliest_year)] = np.flatnonzero(early | early_epoch)
         utc = utc.mask(early_epoch)
-    return Times(utc, day_only, odd)
+    zoneless = bool((given & np.isnan(offset) & ~day_only & utc.notna().to_numpy()).any())
+    return Times(utc, day_only, odd, zoneless)
 
 
 def _order(texts: pa.Array, how: Clockwork, where: str) -> DayOrder:
