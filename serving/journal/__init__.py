@@ -1,0 +1,1 @@
+"""What was advised, what was decided, what happened: SQLite, or PostgreSQL."""
