@@ -14,6 +14,7 @@ import pytest
 
 from features import catalog
 from features.columns_file import KNOWN_KEYS, ColumnsFile
+from features.crm import bundled, read_mapping
 from features.tables import COLUMNS
 from stepin import cli
 
@@ -215,6 +216,19 @@ def test_every_feature_that_a_table_lists_is_in_the_catalog(page: Path) -> None:
     for header, rows in tables(page.read_text(encoding="utf-8")):
         if header[0] == "feature":
             assert {named(row[0]) for row in rows} <= set(catalog.names())
+
+
+# Importing a CRM's export
+
+
+def test_what_an_export_cannot_know_is_said_in_its_section() -> None:
+    text = DATA.read_text(encoding="utf-8")
+    for crm, path in bundled().items():
+        mapping = read_mapping(path)
+        section = re.search(rf"^### {re.escape(mapping.title)}$(.*?)^##", text, flags=re.DOTALL | re.MULTILINE)
+        assert section, f"docs/data.md has no section on {crm}"
+        listed = section.group(1).replace("`", "")
+        assert [each for each in mapping.cannot_know if each.replace("`", "") not in listed] == []
 
 
 # The columns file
