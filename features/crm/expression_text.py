@@ -27,6 +27,7 @@ from features.problems import UserError
 
 _OTHER = ("keep", "blank", "refuse", "pass_over")
 _TESTS = ("in", "not_in", "in_set", "not_in_set", "blank", "matches", "at_least", "below", "differs_from")
+_NUMBERS = ("at_least", "below")
 
 
 class Parser:
@@ -103,7 +104,7 @@ class Parser:
         return Fixed(value)
 
     def _translated(self, text: dict[str, Any], file: str, where: str) -> Expression:
-        toml.known_keys(text, ("of", "values", "other", "because"), where)
+        toml.known_keys(text, ("of", "values", "other", "because", "counted"), where)
         name = text.get("values")
         if isinstance(name, str) and name not in self._values:
             known = ", ".join(self._values) or "none"
@@ -113,8 +114,8 @@ class Parser:
         if other not in _OTHER:
             raise UserError(f"{where}: other should be one of {', '.join(_OTHER)}; came {other!r}.")
         folded = {key.strip().casefold(): value for key, value in values.items()}
-        because = toml.text(text, "because", where)
-        return Translated(self.expression(text["of"], file, where), folded, other, because)
+        because, counted = (toml.text(text, key, where) for key in ("because", "counted"))
+        return Translated(self.expression(text["of"], file, where), folded, other, because, counted)
 
     def _part(self, text: dict[str, Any], file: str, where: str) -> Expression:
         toml.known_keys(text, ("of", "part"), where)
@@ -167,9 +168,11 @@ class Parser:
         """Read a condition; a step's needs to say what becomes of the rows that fail it."""
         if not isinstance(text, dict) or "column" not in text:
             raise UserError(f"{where}: {text!r} is no condition; it needs a column and a test.")
-        toml.known_keys(text, ("column", *_TESTS, "because", "refuse"), where)
+        toml.known_keys(text, ("column", *_TESTS, "days_after", "because", "refuse"), where)
         if not any(test in text for test in _TESTS):
             raise UserError(f"{where}: {text!r} has no test. Known tests: {', '.join(_TESTS)}.")
+        if "days_after" in text and not any(test in text for test in _NUMBERS):
+            raise UserError(f"{where}: {text!r} counts days; say how many with at_least or below.")
         if step and not (text.get("because") or text.get("refuse")):
             raise UserError(f'{where}: {text!r} should say because = "..." or refuse = "...".')
         negated = "not_in" in text or "not_in_set" in text
@@ -195,6 +198,7 @@ class Parser:
             differs_from=(
                 self.expression(text["differs_from"], file, where) if "differs_from" in text else None
             ),
+            days_after=self.expression(text["days_after"], file, where) if "days_after" in text else None,
             because=toml.text(text, "because", where),
             refuse=toml.text(text, "refuse", where),
         )
@@ -215,8 +219,9 @@ class Parser:
         added: tuple[str, ...] = ()
         for text in texts:
             step = parser._step(text, file, f"{where} rows")
-            if isinstance(step, Unpivot):
-                added = (*added, step.name, step.value)
+            made = _made(step)
+            if made:
+                added = (*added, *made)
                 parser = self.with_aliases(file, added)
             steps.append(step)
         return tuple(steps), added
@@ -228,10 +233,10 @@ class Parser:
         if not because:
             raise UserError(f'{where}: {text!r} should say because = "...".')
         if "changed" in text:
-            toml.known_keys(text, ("changed", "by", "at", "because"), where)
+            toml.known_keys(text, ("changed", "by", "at", "because", "until"), where)
             columns = tuple(self.alias(name, file, where) for name in toml.texts(text, "changed", where))
             by, at = (self.alias(text.get(key), file, where) for key in ("by", "at"))
-            return Changed(columns, by, at, because)
+            return Changed(columns, by, at, because, toml.text(text, "until", where) or None)
         if "latest" in text:
             toml.known_keys(text, ("latest", "at", "because"), where)
             by, at = (self.alias(text.get(key), file, where) for key in ("latest", "at"))
@@ -253,3 +258,10 @@ class Parser:
         named = toml.words(text, "unpivot", where)
         pairs = tuple((each, self.alias(alias, file, where)) for each, alias in named.items())
         return Unpivot(name, value, columns=pairs, because=because)
+
+
+def _made(step: Step) -> tuple[str, ...]:
+    """Return the aliases that a step makes."""
+    if isinstance(step, Unpivot):
+        return step.name, step.value
+    return (step.until,) if isinstance(step, Changed) and step.until is not None else ()

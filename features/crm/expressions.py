@@ -139,7 +139,11 @@ def _translated(rule: Translated, kind: Kind, rows: Rows, export: Export, drops:
         because = rule.because or "a value that the mapping does not list"
         reasons = [f"{because}: '{value}'" for value in text[strange]]
         drops.add(rule.other == "refuse", strange, reasons)
-    return _of_text(known, kind)
+    as_it_is = not rule.values and rule.other == "keep"
+    values = evaluate(rule.of, kind, rows, export, drops) if as_it_is else _of_text(known, kind)
+    if rule.counted:
+        _count(rule.counted, values.notna().to_numpy(), rows, export)
+    return values
 
 
 def _of_text(text: pd.Series, kind: Kind) -> pd.Series:
@@ -164,14 +168,14 @@ def _look_up(rule: LookUp, kind: Kind, rows: Rows, export: Export) -> pd.Series:
     if (at < 0).all():
         return _blank(kind, len(rows))
     export.used.append((rows.file, rows.at[at >= 0], export.files[rule.file], found.at[at[at >= 0]]))
-    _count_several(rule, found.several[at] & (at >= 0), rows, export)
+    if rule.several:
+        _count(rule.several, found.several[at] & (at >= 0), rows, export)
     return found.values.take(np.maximum(at, 0)).reset_index(drop=True).mask(at < 0)
 
 
-def _count_several(rule: LookUp, several: Mask, rows: Rows, export: Export) -> None:
-    if rule.several and several.any():
-        at = rows.at[several]
-        export.repairs.add(rule.several, len(at), [rows.file.ledger.place(int(row)) for row in at[:5]])
+def _count(name: str, which: Mask, rows: Rows, export: Export) -> None:
+    at = rows.at[which]
+    export.repairs.add(name, len(at), [rows.file.ledger.place(int(row)) for row in at[:5]])
 
 
 def _index(rule: LookUp, kind: Kind, export: Export) -> Index:
@@ -220,11 +224,20 @@ def holds(condition: Condition, rows: Rows, export: Export) -> Mask:
         other = evaluate(condition.differs_from, "text", rows, export, Drops())
         result &= (text != other).to_numpy(dtype=bool, na_value=True)
     if condition.at_least is not None or condition.below is not None:
-        numbers = evaluate(condition.of, "number", rows, export, Drops()).to_numpy()
+        numbers = _numbers(condition, rows, export)
         with np.errstate(invalid="ignore"):
             result &= numbers >= (-np.inf if condition.at_least is None else condition.at_least)
             result &= numbers < (np.inf if condition.below is None else condition.below)
     return result
+
+
+def _numbers(condition: Condition, rows: Rows, export: Export) -> NDArray[np.float64]:
+    if condition.days_after is None:
+        return evaluate(condition.of, "number", rows, export, Drops()).to_numpy()
+    time, since = (
+        evaluate(each, "time", rows, export, Drops()) for each in (condition.of, condition.days_after)
+    )
+    return (time - since).dt.total_seconds().to_numpy(dtype=np.float64) / 86_400
 
 
 def set_texts(name: str, export: Export) -> frozenset[str]:

@@ -37,6 +37,7 @@ class Translated:
     values: Dictionary[str, str]
     other: Literal["keep", "blank", "refuse", "pass_over"] = "keep"
     because: str = ""
+    counted: str = ""  # the name under which rows that it gives a value are counted
 
 
 @dataclass(frozen=True)
@@ -85,18 +86,23 @@ class Condition:
     at_least: float | None = None
     below: float | None = None
     differs_from: "Expression | None" = None
+    days_after: "Expression | None" = None  # at_least and below are then about the days since this time
     because: str = ""
     refuse: str = ""
 
 
 @dataclass(frozen=True)
 class Changed:
-    """Keep a row where one of the columns differs from the row before of the same ``by``; the first too."""
+    """Keep a row where one of the columns differs from the row before of the same ``by``; the first too.
+
+    ``until`` is an alias to make: the time of the next row kept of the same ``by``.
+    """
 
     columns: tuple[str, ...]
     by: str
     at: str
     because: str
+    until: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,7 @@ class FileRule:
     key: str | None = None
     about: str = ""
     rows: tuple[Condition, ...] = ()
+    marks: tuple[str, ...] = ()  # headers that must be there too, though nothing is read from them
     salesforce_ids: tuple[str, ...] = ()  # aliases whose ids of 15 signs are written with 18
     guids: tuple[str, ...] = ()  # aliases whose GUIDs are written bare and in small letters
 

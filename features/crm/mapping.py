@@ -20,6 +20,7 @@ texts are compared after trimming and whatever their capitals. The whole languag
     needed = true                          # the CRM is recognised by these; default false
     key = "id"                             # the alias that look-ups match; default none
     salesforce_ids = ["deal"]              # ids of 15 signs (reports) are written with 18 (API)
+    marks = ["Need"]                       # headers that must be there too, though nothing is read from them
     guids = ["deal"]                       # "table,{GUID}" in capitals is written bare, in small letters
     rows = [{ column = "deleted", not_in = ["true"], because = "deleted in the CRM" }]
     [files.history.columns]                # alias = spellings of the header, first found
@@ -57,6 +58,7 @@ An EXPRESSION is
                                            or values = "kinds", a named list; other: keep (default), blank,
                                            refuse or pass_over (with because = "...")
     { of = EXPRESSION, part = "^([^,]+)" } the group of the pattern, where it is found first; else blank
+    { of = EXPRESSION, counted = "..." }   the same; rows to which it gives a value are counted, by that name
     { file = "users", by = EXPRESSION, column = "type" }
                                            a look-up: the row of that file whose key (or match = "alias") is
                                            ``by``; of several the last, or the pick = "first", or with
@@ -67,14 +69,16 @@ An EXPRESSION is
 
 A CONDITION is { column = EXPRESSION } and one or more tests
     in = ["true"], not_in = ["true"], in_set = "closed", not_in_set = "closed", blank = true,
-    matches = "pattern" (the whole text), at_least = 1, below = 1 (numbers), differs_from = EXPRESSION
+    matches = "pattern" (the whole text), at_least = 1, below = 1 (numbers), differs_from = EXPRESSION,
+    days_after = EXPRESSION (at_least and below are then about the days since that time)
 
 A STEP is
     a CONDITION with because = "..."       rows of which it does not hold are passed over, by that name
     a CONDITION with refuse = "..."        ... are refused, with that reason
     { changed = ["stage"], by = "deal", at = "at", because = "..." }
                                            rows of which no such column differs from the row before of the
-                                           same deal are passed over
+                                           same deal are passed over; with until = "next" the alias ``next``
+                                           is there: the time of the next row kept of the same deal
     { latest = "deal", at = "at", because = "..." }
                                            all but the latest row of each deal are passed over
     { unpivot = { "New" = "created", "Accepted" = "accepted" }, name = "stage", value = "entered",
@@ -107,7 +111,7 @@ from features.problems import UserError
 from features.tables import COLUMNS
 
 _TOP = ("crm", "title", "cannot_know", "reading", "files", "values", "sets", "never", *COLUMNS)
-_FILE = ("about", "recognised_by", "needed", "key", "rows", "columns", "salesforce_ids", "guids")
+_FILE = ("about", "recognised_by", "needed", "key", "rows", "columns", "marks", "salesforce_ids", "guids")
 _BLOCK = ("from", "rows", "columns", "keep", "when_blank", "when_unknown", "named_only", "before", "unless")
 _READING = ("blank", "timezone", "dates", "decimal", "earliest_year")
 _OWN_COLUMNS = ("deals", "partners", "customers")
@@ -213,6 +217,7 @@ def _file(key: str, rule: object, name: str) -> FileRule:
         needed=flag(rule, "needed", where),
         key=key_alias,
         about=text(rule, "about", where, key),
+        marks=texts(rule, "marks", where),
         salesforce_ids=ids,
         guids=guids,
     )

@@ -107,7 +107,10 @@ def lacking(match: Match) -> list[str]:
     """Return the first spelling of each column that should be there for the file to be recognised."""
     rule = match.rule
     missing = [alias for alias in rule.recognised_by if alias not in match.places and alias not in match.wide]
-    return [rule.columns[alias][0] if alias in rule.columns else rule.patterns[alias] for alias in missing]
+    headers = {header.casefold() for header in match.sheet.header}
+    unseen = [mark for mark in rule.marks if mark.casefold() not in headers]
+    named = [rule.columns[alias][0] if alias in rule.columns else rule.patterns[alias] for alias in missing]
+    return named + unseen
 
 
 def _has_needed(sheets: Sequence[Sheet], mapping: Mapping) -> bool:
@@ -147,7 +150,7 @@ def _nearest(sheets: Sequence[Sheet], mappings: Sequence[Mapping]) -> tuple[Mapp
                 continue
             for sheet in sheets:
                 match = match_of(sheet, rule)
-                share = 1 - len(lacking(match)) / max(len(rule.recognised_by), 1)
+                share = 1 - len(lacking(match)) / max(len(rule.recognised_by) + len(rule.marks), 1)
                 if 0 < share < 1 and (best is None or (share, len(match.known())) > best[:2]):
                     best = (share, len(match.known()), mapping, match)
     return None if best is None else (best[2], best[3])

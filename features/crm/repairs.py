@@ -6,7 +6,7 @@ import pandas as pd
 from features.crm.blocks import BEFORE, FILE, HAS_BEFORE, ROW, ids_of_rows
 from features.crm.changes import put_changes_right, read_amounts
 from features.crm.draft import MADE, Draft, is_in, value_of
-from features.crm.language import Mapping
+from features.crm.language import Latest, Mapping
 from features.crm.rates import Rates, one_currency
 from features.tables import COLUMNS, DTYPES, OPTIONAL
 
@@ -109,16 +109,22 @@ def _known_deals(draft: Draft, mapping: Mapping) -> None:
 
 
 def _fates_of_deals(draft: Draft, mapping: Mapping, known: pd.Index) -> pd.DataFrame:
-    """Why deals of the export are not in the tables, by their id."""
+    """Why deals of the export are not in the tables, by their id.
+
+    Where a deal has a row for each of its states, the latest one decides: an older one says nothing.
+    """
     found: dict[str, tuple[bool, str]] = {}
     for block in mapping.blocks:
         if block.table != "deals" or block.file not in draft.export.files:
             continue
         ledger = draft.export.files[block.file].ledger
         every = ids_of_rows(block, "deal_id", draft.export)
+        older = {step.because for step in block.rows if isinstance(step, Latest)}
         gone = (every.notna() & ~is_in(every, known)).to_numpy()
         for row, deal in zip(np.flatnonzero(gone), every[gone], strict=True):
             is_refused, why = ledger.fate(int(row))
+            if why in older:
+                continue
             reason = "its deal is refused" if is_refused else f"its deal is passed over: {why}"
             found.setdefault(deal, (is_refused, reason))
     return pd.DataFrame(

@@ -1,6 +1,7 @@
 """A block's steps: which rows of a file go on, and how one row becomes several."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -80,7 +81,17 @@ def _changed(step: Changed, rows: Rows, export: Export, record: bool) -> Rows:
         differs[1:] |= values[1:] != values[:-1]
     if record:
         rows.file.ledger.pass_over(rows.at[~differs], step.because)
-    return rows.take(differs)
+    rows, codes = rows.take(differs), codes[differs]
+    if step.until is None:
+        return rows
+    return replace(rows, made={**rows.made, step.until: _next(rows.texts(step.at), codes)})
+
+
+def _next(times: pa.Array, codes: Positions) -> pa.Array:
+    """Return for each row the text of the next row of the same group; null for the last row of one."""
+    last = np.ones(len(codes), dtype=bool)
+    last[:-1] = codes[1:] != codes[:-1]
+    return times.take(pa.array(np.arange(1, len(codes) + 1), mask=last))
 
 
 def _latest(step: Latest, rows: Rows, export: Export, record: bool) -> Rows:
