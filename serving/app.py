@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from serving import messages, openapi, problems
@@ -69,9 +69,10 @@ def _add_recommendations(app: FastAPI, reader: Reader, recommender: Recommender,
         responses=errors,
         openapi_extra=openapi.request_body("DealAsked"),
     )
-    async def recommend(request: Request, reasons: Literal["all"] | None = None) -> JSONResponse:
+    async def recommend(request: Request, reasons: Literal["all"] | None = None) -> Response:
         asked = reader.one(await _json_body(request))
-        return JSONResponse(recommender.recommend(asked, clock(), reasons == "all"))
+        answered = recommender.answer(asked, clock(), reasons == "all")
+        return Response(answered.body, media_type="application/json")
 
     @app.post(
         "/v1/recommendations/batch",
@@ -80,12 +81,13 @@ def _add_recommendations(app: FastAPI, reader: Reader, recommender: Recommender,
         responses=errors,
         openapi_extra=openapi.request_body("DealsAsked"),
     )
-    async def recommend_batch(request: Request, reasons: Literal["all"] | None = None) -> JSONResponse:
+    async def recommend_batch(request: Request, reasons: Literal["all"] | None = None) -> Response:
         body = await _json_body(request)
 
-        def answer() -> JSONResponse:
-            answers = recommender.recommend_many(reader.many(body), clock(), reasons == "all")
-            return JSONResponse({"recommendations": answers})
+        def answer() -> Response:
+            answers = recommender.answer_many(reader.many(body), clock(), reasons == "all")
+            together = b",".join(answered.body for answered in answers)
+            return Response(b'{"recommendations":[' + together + b"]}", media_type="application/json")
 
         # A second of work: other requests are answered meanwhile.
         return await run_in_threadpool(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import sys
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
+
+import orjson
 
 from serving.problems import FieldError, InvalidRequest, NotJson, field_path
 from training.scorecard import BadValue
@@ -49,14 +52,17 @@ class Reader:
     def one(self, body: bytes) -> DealAsked:
         """Read a body with one deal; raises NotJson or InvalidRequest."""
         errors: list[FieldError] = []
-        deal = self._deal(_parse(body), (), errors)
+        content, is_json = _parse(body)
+        deal = self._deal(content, (), errors)
         if deal is None:
             raise InvalidRequest(errors)
+        if not is_json:
+            raise _not_json()
         return deal
 
     def many(self, body: bytes) -> list[DealAsked]:
         """Read a body of 1 to 1,000 deals; one that is wrong refuses them all, by its place."""
-        content = _parse(body)
+        content, is_json = _parse(body)
         if not isinstance(content, dict) or not isinstance(content.get("deals"), list):
             raise InvalidRequest([FieldError("deals", f"a list of 1 to {MOST_DEALS:,} deals")])
         errors = _unknown_fields(content, ("deals",), ())
@@ -67,6 +73,8 @@ class Reader:
         read = [self._deal(each, ("deals", place), errors) for place, each in enumerate(deals)]
         if errors:
             raise InvalidRequest(errors)
+        if not is_json:
+            raise _not_json()
         return [deal for deal in read if deal is not None]
 
     def _deal(self, content: Any, where: tuple[str | int, ...], errors: list[FieldError]) -> DealAsked | None:
@@ -126,11 +134,25 @@ class Reader:
             return None
 
 
-def _parse(body: bytes) -> Any:
+def _parse(body: bytes) -> tuple[Any, bool]:
+    """Return the content, and whether all of it is JSON.
+
+    What is JSON but for some numbers or texts (NaN, Infinity, a number beyond all floats, half of a
+    surrogate pair) is read all the same, so that the field to mend can be named; it is never answered. Of
+    names that come twice the last holds.
+    """
     try:
-        return json.loads(body)
+        return orjson.loads(body.removeprefix(codecs.BOM_UTF8)), True
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(body.decode()), False
     except (ValueError, RecursionError):
-        raise NotJson("Send one JSON object in UTF-8; /docs shows one.") from None
+        raise _not_json() from None
+
+
+def _not_json() -> NotJson:
+    return NotJson("Send one JSON object in UTF-8; /docs shows one.")
 
 
 def _unknown_fields(

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from serving.model import STAGE, ServedModel
@@ -20,6 +21,21 @@ from training.scorecard import Answers
 
 REASONS_EACH_WAY = 5
 LEAST_AMOUNT, MOST_AMOUNT = 0.01, 1e15
+SERVED, ANONYMOUS = "served", "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One answer, as it is sent and as the journal keeps it."""
+
+    recommendation_id: str
+    body: bytes
+    """JSON, as `messages.Recommendation` describes it. No number is rounded, so that the parts add up."""
+    record: dict[str, Any]
+    """A row of the journal: keys exactly `features.journal_columns.ANSWER_COLUMNS`.
+
+    ``role`` says served and ``asked_by`` anonymous: whoever knows better says so before it is recorded.
+    """
 
 
 @dataclass(frozen=True)
@@ -39,26 +55,33 @@ class Recommender:
         levels = {feature.name: frozenset(feature.levels) for feature in categories}
         return cls(model, model.name_tag, model.stage_order, levels)
 
-    def recommend(self, asked: DealAsked, now: datetime, all_reasons: bool = False) -> dict[str, Any]:
-        """Advise on one deal: see `recommend_many`."""
-        return self.recommend_many([asked], now, all_reasons)[0]
-
-    def recommend_many(
-        self, asked: Sequence[DealAsked], now: datetime, all_reasons: bool = False
-    ) -> list[dict[str, Any]]:
-        """Advise on some deals; each answer is the same as if it were asked for alone.
+    def answer(
+        self,
+        asked: DealAsked,
+        now: datetime,
+        all_reasons: bool = False,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Answered:
+        """Advise on one deal.
 
         Parameters
         ----------
-        asked : deals, their values checked by `Reader`
-        now : in UTC; stands for a moment that a deal does not name
+        asked : the deal, its values checked by `Reader`
+        now : in UTC; stands for a moment that the deal does not name
         all_reasons : every term that is not zero, rather than the five largest each way
-
-        Returns
-        -------
-        list of dict
-            As `messages.Recommendation` describes them. No number is rounded, so that the parts add up.
+        extra : further fields of the answer, after the others
         """
+        return self._answer_all([asked], now, all_reasons, extra or {})[0]
+
+    def answer_many(
+        self, asked: Sequence[DealAsked], now: datetime, all_reasons: bool = False
+    ) -> list[Answered]:
+        """Advise on some deals; each answer is the same as if it were asked for alone: see `answer`."""
+        return self._answer_all(asked, now, all_reasons, {})
+
+    def _answer_all(
+        self, asked: Sequence[DealAsked], now: datetime, all_reasons: bool, extra: Mapping[str, Any]
+    ) -> list[Answered]:
         stages = [self._stages_from(deal.features) for deal in asked]
         rows: list[Mapping[str, Value]] = []
         first_rows = []
@@ -68,9 +91,36 @@ class Recommender:
             rows += [{**deal.features, STAGE: stage} for stage in here_and_later[1:]]
         judged = self._judge(rows)
         return [
-            self._answer(deal, now, all_reasons, judged, row, here_and_later)
+            self._finish(
+                deal, now, {**self._answer(deal, now, all_reasons, judged, row, here_and_later), **extra}
+            )
             for deal, row, here_and_later in zip(asked, first_rows, stages, strict=True)
         ]
+
+    def _finish(self, deal: DealAsked, now: datetime, answer: dict[str, Any]) -> Answered:
+        low, high = answer["uplift_interval_points"]
+        record = {
+            "recommendation_id": answer["recommendation_id"],
+            "deal_id": deal.deal_id,
+            "asked_at": now,
+            "as_of": deal.as_of or now,
+            "stage": answer["stage"],
+            "advice": answer["advice"],
+            "default_action_applied": answer["default_action_applied"],
+            "score": answer["score"],
+            "uplift": answer["uplift_points"] / 100,
+            "uplift_low": low / 100,
+            "uplift_high": high / 100,
+            "break_even": answer["break_even_points"] / 100,
+            "chance": 1.0,
+            "model_name": self.name_tag["name"],
+            "model_version": self.name_tag["version"],
+            "model_digest": self.name_tag["digest"],
+            "role": SERVED,
+            "facts": orjson.dumps(deal.features).decode(),
+            "asked_by": ANONYMOUS,
+        }
+        return Answered(answer["recommendation_id"], orjson.dumps(answer), record)
 
     def _stages_from(self, values: Mapping[str, Value]) -> Sequence[str]:
         """The deal's stage and those after it; none where the stage is not known."""

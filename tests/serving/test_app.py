@@ -178,7 +178,7 @@ def test_a_failure_of_ours_is_told_without_its_innards(client, monkeypatch):
     def fail(*_args):
         raise RuntimeError("innards")
 
-    monkeypatch.setattr(Recommender, "recommend", fail)
+    monkeypatch.setattr(Recommender, "answer", fail)
     response = client.post("/v1/recommendations", DEAL)
     assert (response.status_code, response.headers["content-type"]) == (500, PROBLEM)
     assert response.json() == {

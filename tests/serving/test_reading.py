@@ -38,6 +38,7 @@ def features(**changes):
         (features(amount={"eur": 1}), "features/amount", FINITE),
         (features(stage=3), "features/stage", "a text, or null where it is not known"),
         (features(stage="x" * 501), "features/stage", "a text of at most 500 characters"),
+        (features(amount=float("-inf")), "features/amount", FINITE),
         (features(stage="\ud800"), "features/stage", "a text of at most 500 characters"),
         (
             features(pair_first_sale="true"),
@@ -107,7 +108,18 @@ def test_a_name_made_up_by_the_caller_is_made_harmless(client, name, shown):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"\xff\xfe{", b'{"a":' * 100_000, b"1" * 5000, b"deal_id=D-1", b'{"a": 1} x'],
+    [
+        b"",
+        b"{",
+        b"\xff\xfe{",
+        b'{"a":' * 100_000,
+        b"1" * 5000,
+        b"deal_id=D-1",
+        b'{"a": 1} x',
+        json.dumps(DEAL).encode("utf-16"),
+        b'{"deal_id": "D-1", "features": {"amount": NaN, "amount": 1}}',
+        b'{"deal_id": "\\ud800", "deal_id": "D-1", "features": {}}',
+    ],
 )
 def test_what_is_no_json_is_refused_as_such(client, body):
     response = client.post("/v1/recommendations", body)
@@ -119,6 +131,22 @@ def test_what_is_no_json_is_refused_as_such(client, body):
         "detail": "Send one JSON object in UTF-8; /docs shows one.",
         "errors": [],
     }
+
+
+def test_of_a_name_that_comes_twice_the_last_holds(client):
+    body = b'{"deal_id": "first", "deal_id": "last", "features": {"stage": "qualify", "stage": "propose"}}'
+    answer = client.post("/v1/recommendations", body).json()
+    assert (answer["deal_id"], answer["stage"]) == ("last", "propose")
+
+
+def test_a_mark_of_utf_8_before_the_body_is_passed_over(client):
+    body = b"\xef\xbb\xbf" + json.dumps(DEAL).encode()
+    assert client.post("/v1/recommendations", body).status_code == 200
+
+
+def test_a_whole_number_beyond_64_bits_is_a_number(client):
+    answer = client.recommend({"amount": 2**70}, "?reasons=all")
+    assert next(each for each in answer["reasons"] if each["feature"] == "amount")["value"] == 2.0**70
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,14 @@
+import json
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 
+from features.journal_columns import ANSWER_COLUMNS
+from serving.model import load
+from serving.reading import DealAsked
+from serving.recommend import Recommender
+from serving.settings import Settings
 from training.basis import BOOLEAN, NUMBER
 from training.scorecard import Z_90, Scorecard
 
@@ -232,3 +240,53 @@ def test_a_flat_file_speaks_of_its_own_columns(tmp_path, make_client, made):
 
 def test_stage_names_are_those_of_the_data(client, made):
     assert client.get("/v1/model").json()["stages"] == list(made.stages)
+
+
+# What the journal keeps
+
+NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
+THEN = datetime(2025, 3, 31, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def recommender(model):
+    return Recommender.of(load(Settings(model)))
+
+
+@pytest.mark.parametrize("as_of", [None, THEN])
+@pytest.mark.parametrize("stage", ["qualify", "negotiate", None])
+def test_the_record_says_what_the_answer_says(recommender, as_of, stage):
+    features = {**DEAL["features"], "stage": stage}
+    answered = recommender.answer(DealAsked("D-1", features, as_of), NOW)
+    answer, record = json.loads(answered.body), answered.record
+    assert tuple(record) == ANSWER_COLUMNS
+    assert record["recommendation_id"] == answered.recommendation_id == answer["recommendation_id"]
+    assert (record["asked_at"], record["as_of"]) == (NOW, as_of or NOW)
+    for name in ("deal_id", "stage", "advice", "default_action_applied", "score"):
+        assert record[name] == answer[name]
+    low, high = answer["uplift_interval_points"]
+    said = (answer["uplift_points"], low, high, answer["break_even_points"])
+    kept = (record["uplift"], record["uplift_low"], record["uplift_high"], record["break_even"])
+    assert [100 * each for each in kept] == pytest.approx(said, abs=1e-12)
+    assert record["chance"] == 1
+    assert {name: record[f"model_{name}"] for name in ("name", "version", "digest")} == {
+        name: answer["model"][name] for name in ("name", "version", "digest")
+    }
+    assert (record["role"], record["asked_by"]) == ("served", "anonymous")
+    assert json.loads(record["facts"]) == features
+
+
+def test_further_fields_follow_the_others(recommender):
+    asked = DealAsked("D-1", DEAL["features"], None)
+    plain = json.loads(recommender.answer(asked, NOW).body)
+    price = {"shadow_price": {"amount_per_hour": 120.5, "currency": "EUR"}}
+    answer = json.loads(recommender.answer(asked, NOW, extra=price).body)
+    assert list(answer) == [*plain, "shadow_price"]
+    assert answer["shadow_price"] == price["shadow_price"]
+
+
+def test_every_recommendation_has_an_id_of_its_own(recommender):
+    asked = DealAsked("D-1", {}, None)
+    ids = [recommender.answer(asked, NOW).recommendation_id for _ in range(1000)]
+    ids += [answered.recommendation_id for answered in recommender.answer_many([asked] * 1000, NOW)]
+    assert len(set(ids)) == 2000
