@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from features.problems import UserError
+from serving import variables
+from serving.variables import choice, flag, is_address, number, place, text, words
 
-_NUMBERS = {
-    # field: (lowest, highest, what it is)
-    "break_even_points": (-100.0, 100.0, "percentage points"),
-    "hours": (0.0, 1e6, "vendor hours"),
-    "cost_per_hour": (0.0, 1e9, "money, in the currency of the amounts"),
-    "margin": (1e-6, 1.0, "a share of the deal's amount"),
-}
-_NAMES = ("model_name", "model_version")
+_POLICY = ("break_even_points", "hours", "cost_per_hour", "margin")
 
 
 @dataclass(frozen=True)
 class Settings:
     """Settings of one server. What is not given is taken from the model's own facts.
 
+    The model
+
     ``STEPIN_MODEL``
-        The model folder that `stepin train` wrote. Needed.
+        The model folder that `stepin train` wrote, or ``models:/NAME@ALIAS``. Needed.
     ``STEPIN_MODEL_NAME``, ``STEPIN_MODEL_VERSION``
         What the registry calls the model; each answer says it.
+    ``STEPIN_SHADOW``
+        A second model, a folder or ``models:/NAME@ALIAS``, that scores beside: journaled, never answered.
+    ``STEPIN_POLL_SECONDS``
+        How long a moved alias may take to be served: 0.05 to 3600, 2 by default.
+    ``STEPIN_MODEL_POINTER``, ``STEPIN_SHADOW_POINTER``
+        Files that say which folder to serve now; `stepin serve` makes and keeps them (`serving.pointer`).
+
+    What stepping in costs
+
     ``STEPIN_BREAK_EVEN_POINTS``
         Uplift in percentage points that pays for stepping in, where costs are not given.
     ``STEPIN_HOURS``
@@ -38,15 +42,68 @@ class Settings:
         Share of a deal's amount that is earned when it is won: above 0, at most 1.
 
     With hours, cost per hour and margin the break-even is computed for each deal whose amount is known.
+
+    The journal
+
+    ``STEPIN_DATABASE``
+        Where answers, outcomes, events and keys are kept: a URL such as ``sqlite:///stepin.db`` (the default,
+        in the working folder) or ``postgresql+psycopg://user:password@host/name``.
+    ``STEPIN_JOURNAL``
+        ``background`` (the default) records a moment after the reply, ``strict`` before it, ``off`` never.
+    ``STEPIN_JOURNAL_LOST``
+        While the journal cannot be written: ``refuse`` to answer (the default), or ``answer`` all the same.
+
+    What the service knows
+
+    ``STEPIN_DATA``
+        A folder of CRM tables, or the URL of a database that holds them: known deals are answered from it.
+    ``STEPIN_REFRESH_MINUTES``
+        How old the facts of a known deal may grow before they are built anew: 60 by default.
+    ``STEPIN_CAPACITY_HOURS``
+        The vendor's hours: the to-do list is cut where they run out.
+    ``STEPIN_BUILDER_SOCKET``
+        Where the process that builds features listens; `stepin serve` sets it.
+
+    Who may ask, and how much
+
+    ``STEPIN_KEYS_REQUIRED``
+        1: every request needs an API key, on the loopback too. Elsewhere they are always needed.
+    ``STEPIN_RATE_PER_MINUTE``
+        Requests that a key (or, without keys, an address) may send in a minute; no limit if left out.
+    ``STEPIN_MOST_BODY_KIB``
+        Largest body of a batch in KiB, 8192 by default; other bodies may be an eighth of it.
+    ``STEPIN_MOST_IN_FLIGHT``
+        Requests that one worker answers at the same time, 256 by default; more are told to come back.
+    ``STEPIN_CORS_ORIGINS``
+        Web pages of other origins that may ask, separated by commas; none if left out.
+    ``STEPIN_LOG``
+        ``json`` (the default): a line for each request on stderr; ``off``: none.
     """
 
     model: Path
-    break_even_points: float | None = None
-    hours: float | None = None
-    cost_per_hour: float | None = None
-    margin: float | None = None
-    model_name: str | None = None
-    model_version: str | None = None
+    break_even_points: float | None = number(-100.0, 100.0, "percentage points")
+    hours: float | None = number(0.0, 1e6, "vendor hours")
+    cost_per_hour: float | None = number(0.0, 1e9, "money, in the currency of the amounts")
+    margin: float | None = number(1e-6, 1.0, "a share of the deal's amount")
+    model_name: str | None = text()
+    model_version: str | None = text()
+    shadow: Path | None = place()
+    poll_seconds: float = number(0.05, 3600.0, "seconds", 2.0)
+    model_pointer: Path | None = place()
+    shadow_pointer: Path | None = place()
+    database: str = text("sqlite:///stepin.db")
+    journal: str = choice(("background", "strict", "off"), "background")
+    journal_lost: str = choice(("refuse", "answer"), "refuse")
+    data: str | None = text()
+    refresh_minutes: float = number(0.01, 1e5, "minutes", 60.0)
+    capacity_hours: float | None = number(0.0, 1e7, "vendor hours")
+    builder_socket: Path | None = place()
+    keys_required: bool = flag()
+    rate_per_minute: float | None = number(1.0, 1e7, "requests a minute")
+    most_body_kib: float = number(8.0, 1e6, "KiB", 8192.0)
+    most_in_flight: float = number(1.0, 1e5, "requests", 256.0)
+    cors_origins: tuple[str, ...] = words()
+    log: str = choice(("json", "off"), "json")
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -60,43 +117,13 @@ class Settings:
         model = environ.get("STEPIN_MODEL", "").strip()
         if not model:
             raise UserError("STEPIN_MODEL is not set: name the model folder that stepin train wrote.")
-        if model.startswith("models:"):
-            raise UserError(
-                "STEPIN_MODEL should be a model folder; came a registry address. "
-                "Start the server with stepin serve, which looks it up."
-            )
-        numbers = {field: _number(environ, field) for field in _NUMBERS}
-        names = {field: environ.get(_variable(field), "").strip() or None for field in _NAMES}
-        given: dict[str, Any] = {**numbers, **names}
-        return cls(Path(model), **given)
+        return cls(Path(model), **variables.read_all(cls, environ))
 
     def to_environ(self) -> dict[str, str]:
         """Write the variables that `from_environ` reads back to the same settings."""
-        numbers = {_variable(field): getattr(self, field) for field in _NUMBERS}
-        given = {name: repr(float(value)) for name, value in numbers.items() if value is not None}
-        names = {_variable(field): getattr(self, field) for field in _NAMES if getattr(self, field)}
-        return {"STEPIN_MODEL": str(self.model.absolute()), **given, **names}
+        model = self.model if is_address(self.model) else self.model.absolute()
+        return {"STEPIN_MODEL": str(model), **variables.write_all(self)}
 
     def policy_changes(self) -> dict[str, float]:
         """Return the numbers that override the policy of the model's facts."""
-        return {field: getattr(self, field) for field in _NUMBERS if getattr(self, field) is not None}
-
-
-def _variable(field: str) -> str:
-    return f"STEPIN_{field.upper()}"
-
-
-def _number(environ: Mapping[str, str], field: str) -> float | None:
-    text = environ.get(_variable(field), "").strip()
-    if not text:
-        return None
-    lowest, highest, what = _NUMBERS[field]
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not lowest <= value <= highest:
-        raise UserError(
-            f"{_variable(field)} should be a number from {lowest:g} to {highest:g} ({what}); came {text!r}."
-        )
-    return value
+        return {name: getattr(self, name) for name in _POLICY if getattr(self, name) is not None}

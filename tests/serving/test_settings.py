@@ -1,9 +1,12 @@
+from dataclasses import fields
+import re
 from pathlib import Path
 
 import pytest
 
 from features.problems import UserError
 from serving.settings import Settings
+from serving.variables import names
 
 COSTS = {"STEPIN_HOURS": "12", "STEPIN_COST_PER_HOUR": "90.5", "STEPIN_MARGIN": "0.3"}
 
@@ -26,13 +29,29 @@ def test_every_variable_is_read():
 
 def test_settings_survive_the_way_through_the_environment(tmp_path):
     settings = Settings(
-        tmp_path, break_even_points=0.1 + 0.2, margin=0.25, model_name="winter", model_version="3"
+        tmp_path,
+        break_even_points=0.1 + 0.2,
+        margin=0.25,
+        model_name="winter",
+        model_version="3",
+        shadow=Path("models:/stepin@challenger"),
+        poll_seconds=0.5,
+        model_pointer=tmp_path / "served.json",
+        shadow_pointer=tmp_path / "shadow.json",
     )
     assert Settings.from_environ(settings.to_environ()) == settings
 
 
+def test_a_registry_address_survives_the_way_through_the_environment():
+    settings = Settings.from_environ({"STEPIN_MODEL": "models:/stepin@champion"})
+    assert settings.to_environ()["STEPIN_MODEL"] == "models:/stepin@champion"
+    assert Settings.from_environ(settings.to_environ()) == settings
+
+
 def test_every_variable_is_documented():
-    variables = Settings(Path("m"), 1, 1, 1, 1, "winter", "3").to_environ()
+    place = Path("m")
+    variables = Settings(place, 1, 1, 1, 1, "winter", "3", place, 2.0, place, place).to_environ()
+    assert len(variables) == len(fields(Settings))
     assert [name for name in variables if f"``{name}``" not in (Settings.__doc__ or "")] == []
 
 
@@ -41,9 +60,8 @@ def test_every_variable_is_documented():
     [
         ({}, "STEPIN_MODEL is not set: name the model folder that stepin train wrote."),
         (
-            {"STEPIN_MODEL": "models:/stepin@champion"},
-            "STEPIN_MODEL should be a model folder; came a registry address. "
-            "Start the server with stepin serve, which looks it up.",
+            {"STEPIN_MODEL": "m", "STEPIN_POLL_SECONDS": "0"},
+            "STEPIN_POLL_SECONDS should be a number from 0.05 to 3600; came '0'.",
         ),
         (
             {"STEPIN_MODEL": "m", "STEPIN_HOURS": "many"},
