@@ -1,12 +1,9 @@
-from dataclasses import fields
-import re
 from pathlib import Path
 
 import pytest
 
 from features.problems import UserError
 from serving.settings import Settings
-from serving.variables import names
 
 COSTS = {"STEPIN_HOURS": "12", "STEPIN_COST_PER_HOUR": "90.5", "STEPIN_MARGIN": "0.3"}
 
@@ -38,6 +35,9 @@ def test_settings_survive_the_way_through_the_environment(tmp_path):
         poll_seconds=0.5,
         model_pointer=tmp_path / "served.json",
         shadow_pointer=tmp_path / "shadow.json",
+        journal="strict",
+        keys_required=True,
+        cors_origins=("https://crm.example", "https://sales.example"),
     )
     assert Settings.from_environ(settings.to_environ()) == settings
 
@@ -48,11 +48,15 @@ def test_a_registry_address_survives_the_way_through_the_environment():
     assert Settings.from_environ(settings.to_environ()) == settings
 
 
+def test_a_place_means_the_same_in_another_working_folder():
+    written = Settings(Path("m"), shadow=Path("other")).to_environ()
+    assert Path(written["STEPIN_SHADOW"]).is_absolute()
+    assert Path(written["STEPIN_MODEL"]).is_absolute()
+
+
 def test_every_variable_is_documented():
-    place = Path("m")
-    variables = Settings(place, 1, 1, 1, 1, "winter", "3", place, 2.0, place, place).to_environ()
-    assert len(variables) == len(fields(Settings))
-    assert [name for name in variables if f"``{name}``" not in (Settings.__doc__ or "")] == []
+    variables = [f"``STEPIN_{field.name.upper()}``" for field in fields(Settings)]
+    assert [name for name in variables if name not in (Settings.__doc__ or "")] == []
 
 
 @pytest.mark.parametrize(
@@ -60,8 +64,16 @@ def test_every_variable_is_documented():
     [
         ({}, "STEPIN_MODEL is not set: name the model folder that stepin train wrote."),
         (
+            {"STEPIN_MODEL": "m", "STEPIN_JOURNAL": "sometimes"},
+            "STEPIN_JOURNAL should be one of background, strict, off; came 'sometimes'.",
+        ),
+        (
+            {"STEPIN_MODEL": "m", "STEPIN_KEYS_REQUIRED": "maybe"},
+            "STEPIN_KEYS_REQUIRED should be 1 or 0; came 'maybe'.",
+        ),
+        (
             {"STEPIN_MODEL": "m", "STEPIN_POLL_SECONDS": "0"},
-            "STEPIN_POLL_SECONDS should be a number from 0.05 to 3600; came '0'.",
+            "STEPIN_POLL_SECONDS should be a number from 0.05 to 3600 (seconds); came '0'.",
         ),
         (
             {"STEPIN_MODEL": "m", "STEPIN_HOURS": "many"},
