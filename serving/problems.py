@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -34,9 +34,11 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     kind: ClassVar[str] = "bad-request"
     title: ClassVar[str] = "The request cannot be read"
 
-    def __init__(self, detail: str, errors: Sequence[FieldError] = ()) -> None:
+    def __init__(
+        self, detail: str, errors: Sequence[FieldError] = (), headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
-        self.detail, self.errors = detail, tuple(errors)
+        self.detail, self.errors, self.headers = detail, tuple(errors), dict(headers or {})
 
 
 class NotJson(Problem):
@@ -52,6 +54,137 @@ class WrongMediaType(Problem):
     status = 415
     kind = "wrong-media-type"
     title = "The body should be JSON"
+
+
+class NotFound(Problem):
+    """No route has this path."""
+
+    status = 404
+    kind = "not-found"
+    title = "Not Found"
+
+    def __init__(self) -> None:
+        super().__init__("Nothing is here. The routes are listed at /docs.")
+
+
+class MethodNotAllowed(Problem):
+    """The path has routes, but none for this method."""
+
+    status = 405
+    kind = "method-not-allowed"
+    title = "Method Not Allowed"
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        headers = {"Allow": ", ".join(sorted(allowed))}
+        super().__init__("This route answers other methods: see the Allow header, and /docs.", (), headers)
+
+
+class KeyNeeded(Problem):
+    """No key, or none that is live: which of the two is not told."""
+
+    status = 401
+    kind = "key-needed"
+    title = "A key is needed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Send a live key as Authorization: Bearer stepin_... ; stepin key create makes one.",
+            (),
+            {"WWW-Authenticate": 'Bearer realm="stepin"'},
+        )
+
+
+class ScopeLacking(Problem):
+    """The key is live, but was not made for this."""
+
+    status = 403
+    kind = "scope-lacking"
+    title = "The key may not do this"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This route needs a key with the scope {scope}; this key has others.")
+
+
+class TooLarge(Problem):
+    """More bytes than the route reads."""
+
+    status = 413
+    kind = "too-large"
+    title = "The body is too large"
+
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__(f"Send at most {most_bytes:,} bytes in one request; split larger ones.")
+
+
+class TooSlow(Problem):
+    """The body did not arrive in time."""
+
+    status = 408
+    kind = "too-slow"
+    title = "The request came too slowly"
+
+    def __init__(self) -> None:
+        super().__init__("The request did not arrive in time. Send it in one go.")
+
+
+class HeadTooLarge(Problem):
+    """The request line and the headers are longer than any honest ones."""
+
+    status = 431
+    kind = "head-too-large"
+    title = "The headers are too large"
+
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__(f"Send at most {most_bytes:,} bytes of address and headers.")
+
+
+class NotHttp(Problem):
+    """The bytes are no HTTP request."""
+
+    kind = "not-http"
+    title = "The request is not HTTP"
+
+    def __init__(self) -> None:
+        super().__init__("Send a well-formed HTTP/1.1 request.")
+
+
+class TooManyRequests(Problem):
+    """The key, or the address, asks more often than it may."""
+
+    status = 429
+    kind = "too-many-requests"
+    title = "Too many requests"
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(
+            "Ask again after the seconds in Retry-After; a batch asks about many deals in one request.",
+            (),
+            {"Retry-After": str(seconds)},
+        )
+
+
+class Busy(Problem):
+    """As many requests are under way as this process takes."""
+
+    status = 503
+    kind = "busy"
+    title = "The server is busy"
+
+    def __init__(self) -> None:
+        super().__init__("Too much is under way. Ask again in a second.", (), {"Retry-After": "1"})
+
+
+class Failure(Problem):
+    """Our own fault; what failed is told to the log only."""
+
+    status = 500
+    kind = "failure"
+    title = "The server failed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No answer was made. It is not the request's fault: ask again, and tell whoever runs the server."
+        )
 
 
 class InvalidRequest(Problem):
@@ -79,6 +212,17 @@ def field_path(*parts: str | int) -> str:
     return path if len(path) <= LONGEST_FIELD else path[: LONGEST_FIELD - 1] + "…"
 
 
+def content(problem: Problem) -> dict[str, Any]:
+    """The problem as it is told (RFC 9457, section 3)."""
+    return {
+        "type": f"urn:stepin:problem:{problem.kind}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "errors": [{"field": error.field, "expected": error.expected} for error in problem.errors],
+    }
+
+
 def install(app: FastAPI) -> None:
     """Let every error of `app`, its framework's own included, leave in the one form."""
     app.add_exception_handler(Problem, _tell_problem)
@@ -87,34 +231,16 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _tell_failure)
 
 
-def _answer(
-    status: int,
-    kind: str,
-    title: str,
-    detail: str,
-    errors: Sequence[FieldError] = (),
-    headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
-    content: dict[str, Any] = {
-        "type": f"urn:stepin:problem:{kind}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "errors": [{"field": error.field, "expected": error.expected} for error in errors],
-    }
-    return JSONResponse(content, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
-
-
 def _tell_problem(_request: Request, problem: Exception) -> JSONResponse:
     assert isinstance(problem, Problem)
-    return _answer(problem.status, problem.kind, problem.title, problem.detail, problem.errors)
+    return JSONResponse(content(problem), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
 
 
-def _tell_invalid(_request: Request, error: Exception) -> JSONResponse:
+def _tell_invalid(request: Request, error: Exception) -> JSONResponse:
     """Path and query parameters; bodies are read by `messages`."""
     assert isinstance(error, RequestValidationError)
     found = [FieldError(field_path(*each["loc"][1:]), _expected(each)) for each in error.errors()]
-    return _tell_problem(_request, InvalidRequest(found))
+    return _tell_problem(request, InvalidRequest(found))
 
 
 def _expected(error: Mapping[str, Any]) -> str:
@@ -122,17 +248,17 @@ def _expected(error: Mapping[str, Any]) -> str:
     return f"{allowed}, or nothing" if allowed else "another kind of value: see /docs"
 
 
-def _tell_http(_request: Request, error: Exception) -> JSONResponse:
+def _tell_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    details = {
-        404: ("not-found", "Nothing is here. The routes are listed at /docs."),
-        405: ("method-not-allowed", "This route answers other methods: see the Allow header, and /docs."),
-    }
-    kind, detail = details.get(error.status_code, ("http", "The request was refused. See /docs."))
-    title = HTTPStatus(error.status_code).phrase
-    return _answer(error.status_code, kind, title, detail, headers=error.headers)
+    if error.status_code == 404:
+        return _tell_problem(request, NotFound())
+    if error.status_code == 405:
+        return _tell_problem(request, MethodNotAllowed((error.headers or {}).get("Allow", "").split(", ")))
+    other = Problem("The request was refused. See /docs.", (), error.headers)
+    answer = {**content(other), "type": "urn:stepin:problem:http", "status": error.status_code}
+    answer["title"] = HTTPStatus(error.status_code).phrase
+    return JSONResponse(answer, error.status_code, headers=other.headers, media_type=MEDIA_TYPE)
 
 
-def _tell_failure(_request: Request, _error: Exception) -> JSONResponse:
-    detail = "No answer was made. It is not the request's fault: ask again, and tell whoever runs the server."
-    return _answer(500, "failure", "The server failed", detail)
+def _tell_failure(request: Request, _error: Exception) -> JSONResponse:
+    return _tell_problem(request, Failure())
