@@ -11,7 +11,7 @@ from features import catalog
 from features.catalog import Feature
 from features.problems import UserError
 from serving.reading import Reader
-from serving.settings import Settings
+from serving.settings import Settings, is_address
 from serving.wording import Wording
 from training import basis, model_folder
 from training.policy import Policy
@@ -82,6 +82,11 @@ def load(settings: Settings) -> ServedModel:
         won and lost.
     """
     folder = settings.model
+    if is_address(folder):
+        raise UserError(
+            f"The server process needs a model folder; came {folder}. "
+            "Start the server with stepin serve, which looks it up."
+        )
     manifest = model_folder.verify(folder)
     scorecard = Scorecard.read(folder)
     if scorecard.kind != "binary":
