@@ -15,6 +15,7 @@ from features.crm.amounts import Numbers, read_numbers
 from features.crm.language import FileRule, ReadingRule, SetRule
 from features.crm.ledger import Ledger, Positions, Repairs
 from features.crm.times import Clockwork, DayOrder, Times, day_order, read_times
+from features.tables import Kind
 
 _YES = ("true", "yes", "1", "y", "ja", "oui", "si", "sí", "wahr", "vrai")
 _NO = ("false", "no", "0", "n", "nein", "non", "falsch", "faux")
@@ -119,7 +120,7 @@ class Export:
         self.files, self.sets, self.reading, self.zone, self.repairs = files, sets, reading, zone, repairs
         self.notes: list[str] = []
         self.zoneless: list[str] = []  # columns whose times have no offset
-        self.looked_up: dict[int, Index] = {}
+        self.looked_up: dict[tuple[int, Kind], Index] = {}
         self.used: list[
             tuple[FileRows, Positions, FileRows, Positions]
         ] = []  # rows, and those they looked up

@@ -16,8 +16,10 @@ from features.crm.language import (
     FileRule,
     FirstOf,
     Fixed,
+    Joined,
     Latest,
     LookUp,
+    Make,
     Part,
     Step,
     Translated,
@@ -87,6 +89,7 @@ class Parser:
                 ("number", self._fixed),
                 ("flag", self._fixed),
                 ("part", self._part),
+                ("join", self._joined),
                 ("of", self._translated),
                 ("file", self._look_up),
                 ("cases", self._cases),
@@ -120,10 +123,16 @@ class Parser:
     def _part(self, text: dict[str, Any], file: str, where: str) -> Expression:
         toml.known_keys(text, ("of", "part"), where)
         pattern = toml.text(text, "part", where)
-        self._check_pattern(pattern, where)
+        check_pattern(pattern, where)
         if "of" not in text or re.compile(pattern).groups != 1:
             raise UserError(f"{where}: a part needs of, and a pattern with one group (...); came {text!r}.")
         return Part(self.expression(text["of"], file, where), pattern)
+
+    def _joined(self, text: dict[str, Any], file: str, where: str) -> Expression:
+        toml.known_keys(text, ("join",), where)
+        if not isinstance(text["join"], list) or not text["join"]:
+            raise UserError(f"{where}: join should be a list of expressions; came {text!r}.")
+        return Joined(tuple(self.expression(part, file, where) for part in text["join"]))
 
     def _look_up(self, text: dict[str, Any], file: str, where: str) -> Expression:
         toml.known_keys(text, ("file", "by", "match", "column", "rows", "pick", "at", "several"), where)
@@ -185,7 +194,7 @@ class Parser:
                 raise UserError(
                     f"{where}: there is no [sets.{name}]. Known: {', '.join(self._sets) or 'none'}."
                 )
-        self._check_pattern(text.get("matches"), where)
+        check_pattern(text.get("matches"), where)
         return Condition(
             of=self.expression(text["column"], file, where),
             texts=tuple(each.strip().casefold() for each in listed) if {"in", "not_in"} & set(text) else None,
@@ -202,14 +211,6 @@ class Parser:
             because=toml.text(text, "because", where),
             refuse=toml.text(text, "refuse", where),
         )
-
-    def _check_pattern(self, pattern: object, where: str) -> None:
-        if pattern is None:
-            return
-        try:
-            re.compile(str(pattern))
-        except re.error as error:
-            raise UserError(f"{where}: the pattern '{pattern}' is none: {error}.") from None
 
     def steps(
         self, texts: Sequence[dict[str, Any]], file: str, where: str
@@ -229,6 +230,8 @@ class Parser:
     def _step(self, text: dict[str, Any], file: str, where: str) -> Step:
         if "column" in text:
             return self.condition(text, file, where, step=True)
+        if "make" in text:
+            return self._make(text, file, where)
         because = toml.text(text, "because", where)
         if not because:
             raise UserError(f'{where}: {text!r} should say because = "...".')
@@ -244,6 +247,13 @@ class Parser:
         if "unpivot" in text:
             return self._unpivot(text, file, where, because)
         raise UserError(f"{where}: {text!r} is no step; see the language in features/crm/mapping.py.")
+
+    def _make(self, text: dict[str, Any], file: str, where: str) -> Step:
+        toml.known_keys(text, ("make", "as"), where)
+        name = toml.text(text, "make", where)
+        if not name or "as" not in text:
+            raise UserError(f"{where}: {text!r} should name an alias and say as = EXPRESSION.")
+        return Make(name, self.expression(text["as"], file, where))
 
     def _unpivot(self, text: dict[str, Any], file: str, where: str, because: str) -> Step:
         toml.known_keys(text, ("unpivot", "name", "value", "because"), where)
@@ -264,4 +274,16 @@ def _made(step: Step) -> tuple[str, ...]:
     """Return the aliases that a step makes."""
     if isinstance(step, Unpivot):
         return step.name, step.value
+    if isinstance(step, Make):
+        return (step.name,)
     return (step.until,) if isinstance(step, Changed) and step.until is not None else ()
+
+
+def check_pattern(pattern: object, where: str) -> None:
+    """Refuse a pattern that is none."""
+    if pattern is None:
+        return
+    try:
+        re.compile(str(pattern))
+    except re.error as error:
+        raise UserError(f"{where}: the pattern '{pattern}' is none: {error}.") from None

@@ -14,6 +14,7 @@ from features.crm.language import (
     Expression,
     FirstOf,
     Fixed,
+    Joined,
     LookUp,
     Part,
     SetRule,
@@ -64,6 +65,8 @@ def evaluate(expression: Expression, kind: Kind, rows: Rows, export: Export, dro
         case Part(of, pattern):
             text = evaluate(of, "text", rows, export, drops).str.extract(pattern, expand=False)
             return _of_text(text.mask((text == "").fillna(False)), kind)
+        case Joined():
+            return _joined(expression, kind, rows, export, drops)
         case LookUp():
             return _look_up(expression, kind, rows, export)
         case Cases():
@@ -79,8 +82,13 @@ def can_tell(expression: Expression, rows: Rows, export: Export) -> bool:
             return any(can_tell(option, rows, export) for option in options)
         case Translated(of=of) | Part(of=of):
             return can_tell(of, rows, export)
+        case Joined(parts):
+            return all(can_tell(part, rows, export) for part in parts)
         case LookUp(file=file, column=column):
-            return file in export.files and column in export.files[file].texts
+            if file not in export.files:
+                return False
+            asked = export.files[file]
+            return column in asked.texts or column not in asked.rule.columns  # that is one that a step makes
         case Cases(cases=cases, otherwise=otherwise):
             results = [then for _, then in cases] + ([] if otherwise is None else [otherwise])
             return any(can_tell(result, rows, export) for result in results)
@@ -146,6 +154,13 @@ def _translated(rule: Translated, kind: Kind, rows: Rows, export: Export, drops:
     return values
 
 
+def _joined(rule: Joined, kind: Kind, rows: Rows, export: Export, drops: Drops) -> pd.Series:
+    text = evaluate(rule.parts[0], "text", rows, export, drops)
+    for part in rule.parts[1:]:
+        text = text + evaluate(part, "text", rows, export, drops)
+    return _of_text(text, kind)
+
+
 def _of_text(text: pd.Series, kind: Kind) -> pd.Series:
     if kind == "text":
         return text
@@ -159,9 +174,9 @@ def _of_text(text: pd.Series, kind: Kind) -> pd.Series:
 def _look_up(rule: LookUp, kind: Kind, rows: Rows, export: Export) -> pd.Series:
     if rule.file not in export.files:
         return _blank(kind, len(rows))
-    found = export.looked_up.get(id(rule))
+    found = export.looked_up.get((id(rule), kind))
     if found is None:
-        found = export.looked_up[id(rule)] = _index(rule, kind, export)
+        found = export.looked_up[id(rule), kind] = _index(rule, kind, export)
     keys = evaluate(rule.by, "text", rows, export, Drops())
     at = found.keys.get_indexer(pd.Index(keys))
     at = np.where(keys.isna().to_numpy(), -1, at)
@@ -245,13 +260,14 @@ def set_texts(name: str, export: Export) -> frozenset[str]:
     if name not in export.set_texts:
         rule: SetRule = export.sets[name]
         texts = {text.strip().casefold() for text in rule.texts}
-        for file, alias, conditions in rule.found:
+        for file, column, conditions in rule.found:
             if file in export.files:
                 rows = file_rows(file, export)
                 hit = np.ones(len(rows), dtype=bool)
                 for condition in conditions:
                     hit &= holds(condition, rows, export)
-                share = pd.Series(hit).groupby(export.text(rows, alias).str.casefold()).mean()
+                text = evaluate(column, "text", rows, export, Drops())
+                share = pd.Series(hit).groupby(text.str.casefold()).mean()
                 texts |= set(share.index[share > 0.5])  # most rows: one that is wrong does not decide
         export.set_texts[name] = frozenset(texts)
     return export.set_texts[name]

@@ -205,14 +205,13 @@ def _first_headers(sheet: Sheet) -> str:
 
 
 def _unknown_columns(matches: Sequence[Match], rule: Mapping) -> dict[str, list[str]]:
-    never = {name.casefold() for each in rule.never for name in each.headers}
     found = {}
     for match in matches:
         known, seen = match.known(), {match.sheet.header[place].casefold() for place in match.known()}
         unknown = [
             header
             for place, header in enumerate(match.sheet.header)
-            if place not in known and header.casefold() not in never and header.casefold() not in seen
+            if place not in known and rule.why_never(header) is None and header.casefold() not in seen
         ]
         if unknown:
             found[match.sheet.name] = unknown
@@ -220,14 +219,13 @@ def _unknown_columns(matches: Sequence[Match], rule: Mapping) -> dict[str, list[
 
 
 def _never_columns(matches: Sequence[Match], rule: Mapping) -> dict[str, dict[str, str]]:
-    why = {name.casefold(): each.because for each in rule.never for name in each.headers}
     found = {}
     for match in matches:
         known = match.known()
         named = {
-            header: why[header.casefold()]
+            header: why
             for place, header in enumerate(match.sheet.header)
-            if place not in known and header.casefold() in why
+            if place not in known and (why := rule.why_never(header)) is not None
         }
         if named:
             found[match.sheet.name] = named

@@ -1,5 +1,6 @@
 """What a mapping says, once read: files, columns, conditions, steps and blocks. `mapping` explains them."""
 
+import re
 from collections.abc import Mapping as Dictionary
 from dataclasses import dataclass, field
 from typing import Literal
@@ -49,6 +50,13 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """Texts one after the other; blank where one of them is."""
+
+    parts: tuple["Expression", ...]
+
+
+@dataclass(frozen=True)
 class LookUp:
     """A column of another file, found by a key; of several rows the last one, the first one, or none."""
 
@@ -70,7 +78,7 @@ class Cases:
     otherwise: "Expression | None" = None
 
 
-Expression = Alias | Fixed | FirstOf | Translated | Part | LookUp | Cases
+Expression = Alias | Fixed | FirstOf | Translated | Part | Joined | LookUp | Cases
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,15 @@ class Unpivot:
     because: str = ""
 
 
-Step = Condition | Changed | Latest | Unpivot
+@dataclass(frozen=True)
+class Make:
+    """Make an alias of an expression."""
+
+    name: str
+    of: Expression
+
+
+Step = Condition | Changed | Latest | Unpivot | Make
 
 
 @dataclass(frozen=True)
@@ -169,7 +185,7 @@ class SetRule:
     """A named set of texts: given, and found in columns of the export."""
 
     texts: tuple[str, ...]
-    found: tuple[tuple[str, str, tuple[Condition, ...]], ...]  # file, alias, conditions
+    found: tuple[tuple[str, Expression, tuple[Condition, ...]], ...]  # file, column, conditions
 
 
 @dataclass(frozen=True)
@@ -197,6 +213,13 @@ class Never:
 
     headers: tuple[str, ...]
     because: str
+    patterns: tuple[str, ...] = ()  # of whole headers, for columns that come in great numbers
+
+    def names(self, header: str) -> bool:
+        """Tell whether a header is one of these, whatever its capitals."""
+        return header.casefold() in {name.casefold() for name in self.headers} or any(
+            re.fullmatch(pattern, header, re.IGNORECASE) for pattern in self.patterns
+        )
 
 
 @dataclass(frozen=True)
@@ -212,3 +235,7 @@ class Mapping:
     never: tuple[Never, ...]
     blocks: tuple[Block, ...]
     cannot_know: tuple[str, ...]
+
+    def why_never(self, header: str) -> str | None:
+        """Return why a column is known and not used; None where the mapping does not say so."""
+        return next((each.because for each in self.never if each.names(header)), None)

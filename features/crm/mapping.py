@@ -34,10 +34,11 @@ texts are compared after trimming and whatever their capitals. The whole languag
     [sets.closed]                          # a named set for `in_set` below
     texts = ["Closed Won"]                 # given, and found in a column: where all of rows hold of
                                            # most rows that have the text
-    found = [{ file = "deals", column = "stage", rows = [{ column = "is_closed", in = ["true"] }] }]
+    found = [{ file = "deals", column = EXPRESSION, rows = [{ column = "is_closed", in = ["true"] }] }]
 
     [[never]]                              # columns that are known and not used
     columns = ["Probability"]
+    patterns = ["hs_v2_date_exited_.+"]    # or many at once: patterns of the whole header
     because = "it knows the outcome"
 
     [[stage_entries]]                      # a block: rows of one file become rows of this table
@@ -59,6 +60,7 @@ An EXPRESSION is
                                            refuse or pass_over (with because = "...")
     { of = EXPRESSION, part = "^([^,]+)" } the group of the pattern, where it is found first; else blank
     { of = EXPRESSION, counted = "..." }   the same; rows to which it gives a value are counted, by that name
+    { join = [EXPRESSION, { text = "-" }] } one after the other; blank where one of them is
     { file = "users", by = EXPRESSION, column = "type" }
                                            a look-up: the row of that file whose key (or match = "alias") is
                                            ``by``; of several the last, or the pick = "first", or with
@@ -85,6 +87,7 @@ A STEP is
       because = "..." }                    a row for each of the columns that is not blank; then the aliases
                                            ``stage`` and ``entered`` are there. unpivot = "entered" takes
                                            the columns of a pattern; their name is its group ``name``
+    { make = "stage_id", as = EXPRESSION } from then on the alias ``stage_id`` is there
 
 A block may also have
     keep = ["region"]                      own columns of deals, partners, customers: aliases;
@@ -104,8 +107,8 @@ from collections.abc import Mapping as Dictionary
 from pathlib import Path
 from typing import Any
 
-from features.crm.expression_text import Parser
-from features.crm.language import Block, FileRule, Mapping, Never, ReadingRule, SetRule
+from features.crm.expression_text import Parser, check_pattern
+from features.crm.language import Block, Condition, Expression, FileRule, Mapping, Never, ReadingRule, SetRule
 from features.crm.toml_values import flag, known_keys, section, tables, text, texts, words
 from features.problems import UserError
 from features.tables import COLUMNS
@@ -252,19 +255,22 @@ def _set(key: str, rule: object, parser: Parser) -> SetRule:
     if not isinstance(rule, dict):
         raise UserError(f"{where} should be a section; came {rule!r}.")
     known_keys(rule, ("texts", "found"), where)
-    found = []
+    found = list[tuple[str, Expression, tuple[Condition, ...]]]()
     for item in tables(rule, "found", where):
         known_keys(item, ("file", "column", "rows"), where)
         file = parser.file(item.get("file"), where)
         conditions = tuple(parser.condition(each, file, where) for each in tables(item, "rows", where))
-        found.append((file, parser.alias(item.get("column"), file, where), conditions))
+        found.append((file, parser.expression(item.get("column"), file, where), conditions))
     return SetRule(texts(rule, "texts", where), tuple(found))
 
 
 def _never(rule: dict[str, Any], name: str) -> Never:
     where = f"{name}: [[never]]"
-    known_keys(rule, ("columns", "because"), where)
-    return Never(texts(rule, "columns", where), text(rule, "because", where))
+    known_keys(rule, ("columns", "patterns", "because"), where)
+    patterns = texts(rule, "patterns", where)
+    for pattern in patterns:
+        check_pattern(pattern, where)
+    return Never(texts(rule, "columns", where), text(rule, "because", where), patterns)
 
 
 def _blocks(content: dict[str, Any], parser: Parser) -> Iterator[Block]:

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from features.crm.export import Export, Rows
-from features.crm.language import Changed, Condition, Latest, Step, Unpivot
+from features.crm.language import Changed, Condition, Latest, Make, Step, Unpivot
 from features.crm.ledger import Positions
 
 _NO_ORDER = "{what} is blank or cannot be read"
@@ -39,6 +39,8 @@ def take_steps(steps: Sequence[Step], rows: Rows, export: Export, record: bool =
                 rows = _latest(step, rows, export, record)
             case Unpivot():
                 rows = _unpivot(step, rows, record)
+            case Make():
+                rows = _make(step, rows, export)
     return rows
 
 
@@ -102,6 +104,13 @@ def _latest(step: Latest, rows: Rows, export: Export, record: bool) -> Rows:
     if record:
         rows.file.ledger.pass_over(rows.at[~last], step.because)
     return rows.take(last)
+
+
+def _make(step: Make, rows: Rows, export: Export) -> Rows:
+    from features.crm.expressions import Drops, evaluate
+
+    values = evaluate(step.of, "text", rows, export, Drops())
+    return replace(rows, made={**rows.made, step.name: pa.Array.from_pandas(values, type=pa.large_string())})
 
 
 def _with_order(
