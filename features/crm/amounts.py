@@ -73,6 +73,19 @@ def read_numbers(texts: pa.ChunkedArray | pa.Array, decimal: Decimal | None, whe
     return Numbers(values, odd)
 
 
+def decimal_sign(texts: pa.Array) -> Decimal | Literal["open"] | None:
+    """Tell what stands before a column's decimals: ``open`` where its numbers, such as 1.234, do not say.
+
+    None where nothing in it could say or ask it: whole numbers, or no numbers at all.
+    """
+    bare = _undressed(texts)
+    point, comma = int(_matches(bare, _POINT).sum()), int(_matches(bare, _COMMA).sum())
+    if point != comma:
+        return "." if point > comma else ","
+    asks = point > 0 or bool((_matches(bare, _OPEN_POINT) | _matches(bare, _OPEN_COMMA)).any())
+    return "open" if asks else None
+
+
 def as_text(values: NDArray[np.float64]) -> list[str | None]:
     """Write numbers as text, whole ones without a point, missing ones as None."""
     return [

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from features.crm.amounts import Numbers, read_numbers
+from features.crm.amounts import Decimal, Numbers, decimal_sign, read_numbers
 from features.crm.language import FileRule, ReadingRule, SetRule
 from features.crm.ledger import Ledger, Positions, Repairs
 from features.crm.times import Clockwork, DayOrder, Times, day_order, read_times
@@ -209,7 +209,29 @@ class Export:
         return None
 
     def _read_numbers(self, texts: pa.Array, where: str) -> Numbers:
-        return read_numbers(texts, self.reading.decimal, where)
+        decimal = self.reading.decimal
+        if decimal is None and decimal_sign(texts) == "open":
+            decimal = self._decimal_elsewhere(where)
+        return read_numbers(texts, decimal, where)
+
+    def _decimal_elsewhere(self, where: str) -> Decimal | None:
+        """What the amounts of the export show, where all of them show the same."""
+        shown = [
+            (sign, file.headers[alias])
+            for file in self.files.values()
+            for alias, texts in file.texts.items()
+            if (sign := decimal_sign(_money(texts))) in (".", ",")
+        ]
+        if len({sign for sign, _ in shown}) != 1:
+            return None
+        sign, header = shown[0]
+        self.notes.append(f"{where} is read with '{sign}' before the decimals, as '{header}' shows.")
+        return "." if sign == "." else ","
+
+
+def _money(texts: pa.Array) -> pa.Array:
+    """Leave the texts that bear a currency's sign: a date or a version may look like a number."""
+    return pc.if_else(pc.match_substring_regex(texts, r"\p{Sc}"), texts, None)
 
 
 def _undecided(texts: pa.Array) -> bool:

@@ -127,3 +127,67 @@ def test_a_part_or_pick_that_cannot_be_is_refused_in_a_sentence(tmp_path, wrong,
     with pytest.raises(UserError) as error:
         read_mapping(tmp_path / "m.toml")
     assert str(error.value) == said
+
+
+MONEY = """
+[files.a]
+needed = true
+recognised_by = ["id", "opened"]
+[files.a.columns]
+id = "Id"
+opened = "Opened"
+amount = "Amount"
+[files.b]
+recognised_by = ["name", "employees"]
+[files.b.columns]
+name = "Name"
+employees = "Employees"
+revenue = "Revenue"
+[[deals]]
+from = "a"
+[deals.columns]
+deal_id = "id"
+partner_id = { text = "p" }
+customer_id = { text = "c" }
+created_at = "opened"
+outcome = { text = "open" }
+amount = "amount"
+[[stage_entries]]
+from = "a"
+[stage_entries.columns]
+deal_id = "id"
+stage = { text = "New" }
+entered_at = "opened"
+[[customers]]
+from = "b"
+[customers.columns]
+customer_id = "name"
+employees = "employees"
+annual_revenue = "revenue"
+"""
+
+
+@pytest.mark.parametrize(
+    ("amount", "revenue", "employees"),
+    [("€1,000.00", "€5,000.50", 1200), ("1.000,00 €", "5.000,50 €", 1.2), ("€1,000.00", "5.000,50 €", None)],
+)
+def test_a_column_of_numbers_that_cannot_decide_is_read_as_the_amounts_of_the_export_show(
+    write_export, run_import, tmp_path, amount, revenue, employees
+):
+    (tmp_path / "m.toml").write_text(MONEY)
+    deals = [{"Id": "1", "Opened": "2025-01-02", "Amount": amount}]
+    customers = [{"Name": "c", "Employees": "1,200", "Revenue": revenue}]
+    folder = write_export({"a.csv": deals, "b.csv": customers})
+    if employees is None:
+        with pytest.raises(
+            UserError, match=r"column 'Employees' holds numbers such as '1,200', and nothing says"
+        ):
+            run_import(folder, mapping=tmp_path / "m.toml")
+        return
+    summary = run_import(folder, mapping=tmp_path / "m.toml")
+    assert read_tables(tmp_path / "crm").customers["employees"].tolist() == [employees]
+    sign = "." if employees == 1200 else ","
+    assert (
+        f"b.csv: column 'Employees' is read with '{sign}' before the decimals, as 'Amount' shows."
+        in summary.notes
+    )
