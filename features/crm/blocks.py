@@ -43,6 +43,8 @@ def ids_of_rows(block: Block, column: str, export: Export) -> pd.Series:
 
 def _run(block: Block, export: Export) -> pd.DataFrame:
     rows = take_steps(block.rows, file_rows(block.file, export), export)
+    if block.table == "deal_changes" and not can_tell(block.columns["value"], rows, export):
+        return empty(block.table)  # a column that the export lacks has no history
     drops = Drops()
     columns: dict[str, pd.Series] = {}
     for column, rule in COLUMNS[block.table].items():
