@@ -72,12 +72,16 @@ class Settings:
         Requests that a key (or, without keys, an address) may send in a minute; no limit if left out.
     ``STEPIN_MOST_BODY_KIB``
         Largest body of a batch in KiB, 8192 by default; other bodies may be an eighth of it.
+    ``STEPIN_BODY_SECONDS``
+        Time in which a request must arrive, 0.8 by default; each 100 kB of its body add a second.
     ``STEPIN_MOST_IN_FLIGHT``
         Requests that one worker answers at the same time, 256 by default; more are told to come back.
     ``STEPIN_CORS_ORIGINS``
         Web pages of other origins that may ask, separated by commas; none if left out.
     ``STEPIN_LOG``
         ``json`` (the default): a line for each request on stderr; ``off``: none.
+    ``STEPIN_METRICS_FOLDER``
+        Where workers leave their counts for each other; `stepin serve` sets it.
     """
 
     model: Path
@@ -101,9 +105,11 @@ class Settings:
     keys_required: bool = flag()
     rate_per_minute: float | None = number(1.0, 1e7, "requests a minute")
     most_body_kib: float = number(8.0, 1e6, "KiB", 8192.0)
+    body_seconds: float = number(0.05, 3600.0, "seconds", 0.8)
     most_in_flight: float = number(1.0, 1e5, "requests", 256.0)
     cors_origins: tuple[str, ...] = words()
     log: str = choice(("json", "off"), "json")
+    metrics_folder: Path | None = place()
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
