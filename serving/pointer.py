@@ -26,12 +26,12 @@ class PointerError(UserError):
 class Pointer:
     """Which model to serve, and what keeps another one from being named here."""
 
-    folder: str
-    """Absolute path of a model folder on this machine."""
+    folder: str | None
+    """Absolute path of a model folder on this machine; None while there was none yet."""
     name: str
     version: str | None
     digest: str
-    """What the folder's manifest says; the folder has to bear it out."""
+    """What the folder's manifest says; the folder has to bear it out. Empty where there is no folder."""
     trouble: str | None = None
     """One of `TROUBLES`; None where the registry answers and its newest choice is the one named here."""
     sentence: str | None = None
@@ -69,14 +69,12 @@ class Pointer:
 
     @classmethod
     def _from(cls, content: Mapping[str, Any]) -> Pointer:
-        needed = [content[key] for key in ("folder", "name", "digest")]
-        wanted = [content.get(key) for key in ("version", "trouble", "sentence")]
-        if not all(
-            isinstance(each, str) for each in (*needed, *(each for each in wanted if each is not None))
-        ):
+        name, digest = content["name"], content["digest"]
+        wanted = [content.get(key) for key in ("folder", "version", "trouble", "sentence")]
+        if not all(isinstance(each, str) for each in (name, digest, *(x for x in wanted if x is not None))):
             raise TypeError("texts")
-        (folder, name, digest), (version, trouble, sentence) = needed, wanted
-        if trouble not in (None, *TROUBLES) or not Path(folder).is_absolute():
+        folder, version, trouble, sentence = wanted
+        if trouble not in (None, *TROUBLES) or (folder is not None and not Path(folder).is_absolute()):
             raise ValueError("trouble or folder")
         return cls(folder, name, version, digest, trouble, sentence)
 

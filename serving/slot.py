@@ -261,7 +261,7 @@ class ModelSlot:
         try:
             pointer = Pointer.read(path)
             held = self._held(side)
-            if held is None or not _is_of(held, pointer):
+            if pointer.folder is not None and (held is None or not _is_of(held, pointer)):
                 held = await asyncio.to_thread(_load, self._settings, pointer)
                 self._put(side, held)
         except asyncio.CancelledError:
@@ -318,7 +318,8 @@ class ModelSlot:
             elif (found := stamp(side.pointer)) is not None:
                 side.seen = found
                 pointer = Pointer.read(side.pointer)
-                self._put(side, _load(settings, pointer))
+                if pointer.folder is not None:
+                    self._put(side, _load(settings, pointer))
                 self._tell_trouble(side, pointer)
         except Exception as error:
             self._refuse(side, _sentence(error))
@@ -339,7 +340,7 @@ class ModelSlot:
 
 def _first(settings: Settings, pointer: Pointer | None) -> Held:
     """The model to start with: the pointer's, else the one that the settings name."""
-    if pointer is not None:
+    if pointer is not None and pointer.folder is not None:
         try:
             return _load(settings, pointer)
         except UserError:
@@ -357,6 +358,7 @@ def _read(path: Path | None) -> Pointer | None:
 
 
 def _load(settings: Settings, pointer: Pointer) -> Held:
+    assert pointer.folder is not None
     named = replace(
         settings, model=Path(pointer.folder), model_name=pointer.name, model_version=pointer.version
     )

@@ -48,6 +48,16 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Named:
+    """What an address names at this moment; equal as long as it names the same version."""
+
+    name: str
+    version: int
+    created_ms: int
+    """When it was made, in ms since 1970: a number may be given again once its version was deleted."""
+
+
+@dataclass(frozen=True)
 class Registered:
     """A version of a registered model, and the stepin model folder inside it."""
 
@@ -123,24 +133,34 @@ def log_run(
         return Run(run.info.run_id, _register(client, register_as, run.info.run_id, model))
 
 
-def locate(uri: str, tracking_uri: str | None = None) -> Registered:
+def look_up(uri: str, tracking_uri: str | None = None) -> Named:
+    """Say which version ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` names, without fetching it.
+
+    Raises
+    ------
+    RegistryError
+        As `locate`.
+    """
+    with _mlflow(tracking_uri) as (_, client):
+        name, found = _find(client, uri)
+        return Named(name, int(found.version), int(found.creation_timestamp))
+
+
+def locate(uri: str, tracking_uri: str | None = None, into: Path | None = None) -> Registered:
     """Find the model folder of ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``, fetching it if need be.
+
+    Parameters
+    ----------
+    uri, tracking_uri : the address, and the store as in `log_run`
+    into : a folder that a copy is put into; None leaves the model where it is if that is on this machine
 
     Raises
     ------
     RegistryError
         Not such an address, no such model, alias or version, or not logged by stepin.
     """
-    match = _URI.fullmatch(uri)
-    if match is None:
-        raise RegistryError(
-            f"'{uri}' is no model address; expected models:/NAME@ALIAS or models:/NAME/VERSION."
-        )
-    name, alias, number = match["name"], match["alias"], match["version"]
     with _mlflow(tracking_uri) as (mlflow, client):
-        found = _version(client, name, number) if number else _aliased(client, name, alias)
-        if found is None:
-            raise RegistryError(f"No model '{name}' with the alias '{alias}'. {_what_there_is(client, name)}")
+        name, found = _find(client, uri)
         address = f"models:/{name}/{found.version}"
         flavour = mlflow.models.get_model_info(address).flavors.get("python_function", {})
         inside = flavour.get("artifacts", {}).get("model_folder", {}).get("path")
@@ -148,7 +168,9 @@ def locate(uri: str, tracking_uri: str | None = None) -> Registered:
             raise RegistryError(
                 f"{address} holds no stepin model; register one with stepin train --register."
             )
-        path = mlflow.artifacts.download_artifacts(artifact_uri=f"{address}/{inside}")
+        path = mlflow.artifacts.download_artifacts(
+            artifact_uri=f"{address}/{inside}", dst_path=None if into is None else str(into)
+        )
         return Registered(name, int(found.version), Path(path))
 
 
@@ -265,6 +287,20 @@ def _register(client: Any, name: str, run_id: str, model: Any) -> int:
     if _aliased(client, name, CHAMPION) is None:
         client.set_registered_model_alias(name, CHAMPION, made.version)
     return int(made.version)
+
+
+def _find(client: Any, uri: str) -> tuple[str, Any]:
+    """Name and version (MLflow's own) that the address names; RegistryError where there is none."""
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise RegistryError(
+            f"'{uri}' is no model address; expected models:/NAME@ALIAS or models:/NAME/VERSION."
+        )
+    name, alias, number = match["name"], match["alias"], match["version"]
+    found = _version(client, name, number) if number else _aliased(client, name, alias)
+    if found is None:
+        raise RegistryError(f"No model '{name}' with the alias '{alias}'. {_what_there_is(client, name)}")
+    return name, found
 
 
 def _aliased(client: Any, name: str, alias: str) -> Any | None:
