@@ -7,10 +7,11 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from serving.fields import LONGEST_ID, LONGEST_TEXT
 from serving.messages import ProblemDetails
 from serving.model import ServedModel
 from serving.problems import MEDIA_TYPE
-from serving.reading import LONGEST_ID, LONGEST_TEXT, MOST_DEALS
+from serving.reading import MOST_DEALS
 from training.basis import Feature
 
 _REF = "#/components/schemas/"
