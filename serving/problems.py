@@ -174,6 +174,47 @@ class Busy(Problem):
         super().__init__("Too much is under way. Ask again in a second.", (), {"Retry-After": "1"})
 
 
+class JournalLost(Problem):
+    """What was asked cannot be recorded now, and by setting is refused rather than done unrecorded."""
+
+    status = 503
+    kind = "journal-lost"
+    title = "The journal cannot be written"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Nothing was recorded: the database is lost or full. Ask again after the seconds in Retry-After.",
+            (),
+            {"Retry-After": "5"},
+        )
+
+
+class NotReady(Problem):
+    """The server runs, but should not be asked now."""
+
+    status = 503
+    kind = "not-ready"
+    title = "The server is not ready"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The journal cannot be written: the database is lost or full. The server tries again by itself.",
+            (),
+            {"Retry-After": "5"},
+        )
+
+
+class RecordDiffers(Problem):
+    """The id of an outcome or override came before, with other content."""
+
+    status = 409
+    kind = "record-differs"
+    title = "This id was recorded with other content"
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"{field} names another record already. Send a correction with an id of its own.")
+
+
 class Failure(Problem):
     """Our own fault; what failed is told to the log only."""
 

@@ -48,8 +48,10 @@ __all__ = [
 
 def utc_text(moment: datetime) -> str:
     """Return the moment as SQLite keeps it: ``2026-03-01T09:30:00.000000+00:00``, always of that width."""
-    assert moment.tzinfo is not None, "a time without an offset reached the journal"
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+    if moment.tzinfo is not UTC:
+        assert moment.tzinfo is not None, "a time without an offset reached the journal"
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -108,7 +110,7 @@ answers = Table(
     Column("facts", Text, nullable=False),
     Column("asked_by", Text, nullable=False),
     PrimaryKeyConstraint("recommendation_id", "role", name="answers_pkey"),
-    Index("answers_by_deal", "deal_id", "asked_at"),
+    Index("answers_by_deal", "deal_id"),
 )
 
 outcomes = Table(
