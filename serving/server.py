@@ -16,6 +16,7 @@ from uvicorn.supervisors import Multiprocess
 
 from features.problems import UserError
 from serving.app import create_app
+from serving.follow import following
 from serving.model import load
 from serving.settings import Settings
 
@@ -32,7 +33,7 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8080, workers
 
     Parameters
     ----------
-    settings : what to serve
+    settings : what to serve; a model named by a registry address is resolved and followed
     host, port : where to listen; port 0 takes a free one, and the line says which
     workers : number of processes, at least 1
 
@@ -43,10 +44,11 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8080, workers
     """
     if workers < 1:
         raise UserError(f"workers should be 1 or more; came {workers}.")
-    if workers == 1:
-        _serve_here(settings, host, port)
-    else:
-        _serve_in_workers(settings, host, port, workers)
+    with following(settings) as followed:
+        if workers == 1:
+            _serve_here(followed, host, port)
+        else:
+            _serve_in_workers(followed, host, port, workers)
 
 
 class _Announced(uvicorn.Server):

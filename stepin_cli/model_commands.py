@@ -19,7 +19,6 @@ from stepin_cli.options import (
 )
 from stepin_cli.places import (
     model_folder,
-    named_model,
     read_source,
     read_to_score,
     refuse_place,
@@ -183,7 +182,7 @@ def serve(model: str, host: str, port: int, workers: int) -> None:
     from serving.server import serve as run
     from serving.settings import Settings
 
-    run(Settings.from_environ({**os.environ, **named_model(model)}), host, port, workers)
+    run(Settings.from_environ({**os.environ, "STEPIN_MODEL": model}), host, port, workers)
 
 
 @click.command()
