@@ -226,7 +226,9 @@ class Door:
         return HotReply(b"", 204, b"", None, (*_PREFLIGHT, (b"access-control-allow-methods", methods)))
 
     async def _send(self, visit: _Visit, reply: HotReply) -> None:
-        headers = [*_GUARDS, *reply.headers, *self._headers_of(visit)]
+        own = [name for name, _ in reply.headers]
+        guards = [each for each in _GUARDS if each[0] not in own] if own else _GUARDS
+        headers = [*guards, *reply.headers, *self._headers_of(visit)]
         if reply.status != 204:
             headers.append((b"content-type", reply.media_type))
             headers.append((b"content-length", str(len(reply.body)).encode()))
