@@ -117,11 +117,11 @@ def _with_one_spelling(file: FileRows, unread: Unread) -> FileRows:
         (file.rule.salesforce_ids, with_eighteen, "ids of 15 signs are written with 18"),
         (file.rule.guids, bare, "ids are written bare and in small letters"),
     ):
-        count = 0
+        counts = {}
         for alias in aliases:
             if alias in texts:
-                texts[alias], n = write(texts[alias])
-                count += n
+                texts[alias], counts[file.headers[alias]] = write(texts[alias])
+        count = sum(counts.values())
         if count:
             unread.notes.append(f"{' and '.join(file.ledger.names)}: {count:,} {said}, as elsewhere.")
     return replace(file, texts=texts)
