@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from training.basis import CATEGORY, NUMBER, Array
-from training.scorecard import Scorecard, Value
+from training.scorecard import Value
 from training.stacked import N_SUMS, Stacked
 
 
@@ -49,12 +49,12 @@ class RowScorer:
 
     Parameters
     ----------
-    card : the scorecard
+    stacked : the scorecard's tables
     moving : a category whose other levels are asked for beside a decision's own; None for no such
     """
 
-    def __init__(self, card: Scorecard, moving: str | None = None) -> None:
-        stacked = Stacked.of(card)
+    def __init__(self, stacked: Stacked, moving: str | None = None) -> None:
+        card = stacked.card
         self._binary, self._misfit = card.binary, card.misfit_variance
         self._baseline, self._n_draws = float(card.baseline[0]), len(card.baseline) - 1
         self._columns, self._points = stacked.columns, stacked.points
@@ -217,7 +217,7 @@ class _Places:
         ]
 
     def locate(self, values: Mapping[str, Value]) -> tuple[list[int], array[float]]:
-        """Return each feature's lower row, and for numbers the weight of the next one: as `Place` has them."""
+        """Return each feature's lower row, and for numbers the next one's weight, as `Place` has them."""
         get: Callable[[str], Any] = values.get
         rows, above = [], []
         for name, knots, last, start, missing in self.numbers:
@@ -296,7 +296,7 @@ class _Support:
         return cell, not self._ruled_out_elsewhere.isdisjoint(rows)
 
     def at(self, cell: int, ruled_out: bool, level: int | None, propensity: float) -> tuple[bool, int]:
-        """Return whether a decision is supported, at a level of the moving feature, and how many are similar."""
+        """Is a decision supported at a level of the moving feature, and how many are similar?"""
         if level is not None:
             cell += (level - self._start) * self._stride
             ruled_out = ruled_out or level in self._ruled_out

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.basis import BOOLEAN, NUMBER, Feature
+from training.batch_scorer import BatchScorer
 from training.row_scorer import RowScorer
 from training.scorecard import Cells, Pair, Scorecard, Support
+from training.stacked import Stacked
 
 N_DRAWS = 30
 STAGES = ("early", "late", "middle")
@@ -100,9 +102,9 @@ def assert_scored(scored, told):
 
 @each_card
 @given(values=DECISIONS, elsewhere=st.lists(st.sampled_from([*STAGES, "never seen"]), max_size=3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_one_decision_is_answered_as_the_scorecard_answers_it(card, values, elsewhere):
-    row = RowScorer(card, "stage").score(values, elsewhere)
+    row = RowScorer(Stacked.of(card), "stage").score(values, elsewhere)
     told = card.evaluate_one(values)
     assert_scored(row.here, told)
     contributions = [each.uplift for each in told.contributions]
@@ -117,13 +119,13 @@ def test_one_decision_is_answered_as_the_scorecard_answers_it(card, values, else
 @given(values=DECISIONS)
 @settings(max_examples=20, deadline=None)
 def test_without_a_moving_feature_the_answer_is_the_same(card, values):
-    row = RowScorer(card).score(values)
+    row = RowScorer(Stacked.of(card)).score(values)
     assert_scored(row.here, card.evaluate_one(values))
     assert row.elsewhere == []
 
 
 def test_a_scorer_answers_alike_after_any_other_decision():
-    scorer = RowScorer(CARDS["pairs"], "stage")
+    scorer = RowScorer(Stacked.of(CARDS["pairs"]), "stage")
     values = {"amount": 3.0, "stage": "late", "first": True}
     first = scorer.score(values, ["early"])
     scorer.score({"amount": -1.0, "partner": "P7"}, ["late", "never seen"])
@@ -136,6 +138,46 @@ def test_the_cases_reach_both_sides_of_every_rule():
     rng = np.random.default_rng(0)
     card = CARDS["absurd"]
     deals = [{"amount": float(rng.uniform(0, 40)), "partner": f"P{rng.integers(45)}"} for _ in range(300)]
-    answers = [RowScorer(card, "stage").score(deal, STAGES).elsewhere for deal in deals]
+    answers = [RowScorer(Stacked.of(card), "stage").score(deal, STAGES).elsewhere for deal in deals]
     assert {each.supported for scored in answers for each in scored} == {True, False}
     assert {abs(each.uplift) == 1 for scored in answers for each in scored} == {True, False}
+
+
+# Many at once
+
+
+@each_card
+@given(decisions=st.lists(DECISIONS, min_size=1, max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_a_batch_is_answered_as_the_scorecard_answers_each(card, decisions):
+    elsewhere = [*STAGES, "never seen"]
+    batch = BatchScorer(Stacked.of(card), "stage", elsewhere).score(decisions)
+    for i, values in enumerate(decisions):
+        told = card.evaluate_one(values)
+        for j, stage in enumerate([values.get("stage"), *elsewhere]):
+            there = card.evaluate_one({**values, "stage": stage})
+            assert batch.uplift[i, j] == pytest.approx(there.uplift, abs=1e-12, rel=1e-12)
+            assert batch.sd[i, j] == pytest.approx(there.sd, abs=1e-12, rel=1e-12)
+            assert batch.supported[i, j] == there.supported
+        assert batch.win[i] == pytest.approx(
+            (told.win_if_step_back, told.win_if_step_in), abs=1e-12, rel=1e-12
+        )
+        assert batch.propensity[i] == pytest.approx(told.propensity, abs=1e-12)
+        assert batch.similar[i] == told.similar_decisions
+        contributions = [each.uplift for each in told.contributions]
+        np.testing.assert_allclose(batch.terms[i], contributions, rtol=1e-12, atol=1e-12)
+        names = np.array([feature.name for feature in FEATURES])
+        assert tuple(names[batch.missing[i]]) == told.missing
+        assert tuple(names[batch.unseen[i]]) == told.unseen
+
+
+@given(decisions=st.lists(DECISIONS, min_size=1, max_size=5))
+@settings(max_examples=20, deadline=None)
+def test_without_a_moving_feature_a_batch_is_answered_the_same(decisions):
+    card = CARDS["pairs"]
+    batch = BatchScorer(Stacked.of(card)).score(decisions)
+    told = [card.evaluate_one(values) for values in decisions]
+    np.testing.assert_allclose(batch.uplift[:, 0], [each.uplift for each in told], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(batch.sd[:, 0], [each.sd for each in told], rtol=0, atol=1e-12)
+    assert batch.supported[:, 0].tolist() == [each.supported for each in told]
+    assert batch.similar.tolist() == [each.similar_decisions for each in told]
