@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from stepin_cli import model_commands, table_commands
+from stepin_cli import key_commands, model_commands, table_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -88,6 +88,7 @@ for command in (
     model_commands.serve,
     model_commands.promote,
     model_commands.rollback,
+    key_commands.key,
 ):
     cli.add_command(command)
 

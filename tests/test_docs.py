@@ -90,6 +90,10 @@ def faults(arguments: list[str]) -> list[str]:
     command = cli.commands.get(name)
     if command is None:
         return [f"stepin has no command '{name}'; it has {', '.join(sorted(cli.commands))}"]
+    if isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        name, command = f"{name} {rest[0]}", command.commands.get(rest[0])
+        if command is None:
+            return [f"stepin has no command '{name}'"]
     known = {
         option
         for parameter in command.params
@@ -131,6 +135,9 @@ def test_every_make_target_exists(page: Path) -> None:
         ("A=1 python -m stepin train SOURCE [--columns FILE.toml] [--no-track]", []),
         ("stepin promote NAME 2 | stepin rollback NAME", []),
         ("stepin --help", []),
+        ("stepin key create CRM --scope score", []),
+        ("stepin key create CRM --spoke", ["stepin key create has no option --spoke"]),
+        ("stepin key forge", ["stepin has no command 'key forge'"]),
         ("stepin: crm does not exist", []),
         ("stepin train crm --fast", ["stepin train has no option --fast"]),
         ("stepin train crm --out=m --deep=3", ["stepin train has no option --deep"]),
@@ -225,7 +232,9 @@ def test_what_an_export_cannot_know_is_said_in_its_section() -> None:
     text = DATA.read_text(encoding="utf-8")
     for crm, path in bundled().items():
         mapping = read_mapping(path)
-        section = re.search(rf"^### {re.escape(mapping.title)}$(.*?)^##", text, flags=re.DOTALL | re.MULTILINE)
+        section = re.search(
+            rf"^### {re.escape(mapping.title)}$(.*?)^##", text, flags=re.DOTALL | re.MULTILINE
+        )
         assert section, f"docs/data.md has no section on {crm}"
         listed = section.group(1).replace("`", "")
         assert [each for each in mapping.cannot_know if each.replace("`", "") not in listed] == []
