@@ -1,28 +1,27 @@
-"""The application: a model folder, and the routes that answer from it."""
+"""The application: a model, a journal, the routes that answer from them, and the door around all of it."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
-from starlette.concurrency import run_in_threadpool
+from fastapi import FastAPI
 
-from serving import messages, openapi, problems
-from serving.model import REPORT, ServedModel, load
-from serving.reading import Reader
-from serving.recommend import Recommender
+from serving.api import create_api
+from serving.door import Door
+from serving.journal import Journal
+from serving.keys import Keys
+from serving.logs import Logs
+from serving.metrics import Metrics
+from serving.service import Service
 from serving.settings import Settings
+from serving.slot import ModelSlot
 
 Clock = Callable[[], datetime]
-_ABOUT = (
-    "Step in, or step back? For one open deal of a partner: does vendor involvement now raise the "
-    "probability of winning, by how much, how sure is that, and why. Errors are application/problem+json "
-    "and never repeat a value that was sent."
-)
 
 
 def now() -> datetime:
@@ -30,108 +29,62 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def create_app(settings: Settings, *, clock: Clock = now) -> FastAPI:
-    """Load the model folder once, and answer from it.
+class Application(Door):
+    """The door, and the service behind it: an ASGI application."""
+
+    service: Service
+
+
+def create_app(settings: Settings, *, clock: Clock = now) -> Application:
+    """Load the model, open the journal, and answer from them.
 
     Parameters
     ----------
-    settings : where the model is, and what overrides its policy
+    settings : what the server is told
     clock : tells the time in UTC
 
     Raises
     ------
     UserError
-        The model cannot be served: see `serving.model.load`.
+        The model cannot be served (`serving.model.load`), or the database not be opened
+        (`serving.journal.Journal.open`).
     """
-    model = load(settings)
-    app = FastAPI(title="stepin", version="1", description=_ABOUT, redoc_url=None)
-    app.state.model = model
-    problems.install(app)
-    openapi.install(app, model)
-    _add_recommendations(app, model.reader, Recommender.of(model), clock)
-    _add_model(app, model)
-    _add_health(app)
-    return app
+    logs = Logs.of(settings.log)
+    metrics = Metrics(settings.metrics_folder)
+
+    def on_event(kind: str, sentence: str) -> None:
+        metrics.event(kind)
+        logs.event(kind, sentence=sentence)
+
+    slot = ModelSlot.open(settings, on_event)
+    journal = Journal.open(settings.database, settings.journal, settings.journal_lost)
+    metrics.journal = journal
+    service = Service(settings, slot, journal, metrics, clock)
+    keys = Keys(journal.engine, settings.keys_required)
+    app = create_api(service, _lifespan(service))
+    door = Application(app, service.handlers(), settings, keys, metrics, logs)
+    door.service = service
+    return door
 
 
-def app_from_environ() -> FastAPI:
+def app_from_environ() -> Application:
     """Make the application from STEPIN_* variables: the factory that worker processes call."""
     return create_app(Settings.from_environ(os.environ))
 
 
-def _add_recommendations(app: FastAPI, reader: Reader, recommender: Recommender, clock: Clock) -> None:
-    errors = openapi.problem_responses(400, 415, 422, 500)
+def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
+    """Follow the model while the server runs; record what waits before it ends."""
 
-    @app.post(
-        "/v1/recommendations",
-        summary="Advise on one deal",
-        response_model=messages.Recommendation,
-        responses=errors,
-        openapi_extra=openapi.request_body("DealAsked"),
-    )
-    async def recommend(request: Request, reasons: Literal["all"] | None = None) -> Response:
-        asked = reader.one(await _json_body(request))
-        answered = recommender.answer(asked, clock(), reasons == "all")
-        return Response(answered.body, media_type="application/json")
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        follows = asyncio.create_task(service.slot.follow())
+        try:
+            yield
+        finally:
+            follows.cancel()
+            with suppress(asyncio.CancelledError):
+                await follows
+            await service.journal.close()
+            service.metrics.flush()
 
-    @app.post(
-        "/v1/recommendations/batch",
-        summary="Advise on up to 1,000 deals",
-        response_model=messages.Recommendations,
-        responses=errors,
-        openapi_extra=openapi.request_body("DealsAsked"),
-    )
-    async def recommend_batch(request: Request, reasons: Literal["all"] | None = None) -> Response:
-        body = await _json_body(request)
-
-        def answer() -> Response:
-            answers = recommender.answer_many(reader.many(body), clock(), reasons == "all")
-            together = b",".join(answered.body for answered in answers)
-            return Response(b'{"recommendations":[' + together + b"]}", media_type="application/json")
-
-        # A second of work: other requests are answered meanwhile.
-        return await run_in_threadpool(answer)
-
-
-def _add_model(app: FastAPI, model: ServedModel) -> None:
-    card = model.card()
-    errors = openapi.problem_responses(500)
-
-    @app.get(
-        "/v1/model",
-        summary="What answers, and what it learned from",
-        response_model=messages.ModelCard,
-        responses=errors,
-    )
-    async def model_card() -> JSONResponse:
-        return JSONResponse(card)
-
-    if card["report"]:
-
-        @app.get(
-            card["report"],
-            summary="The report on the model, for people",
-            response_class=FileResponse,
-            responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}, **errors},
-        )
-        async def report() -> FileResponse:
-            return FileResponse(model.folder / REPORT, media_type="text/html")
-
-
-def _add_health(app: FastAPI) -> None:
-    errors = openapi.problem_responses(500)
-
-    @app.get("/healthz", summary="Is the server up?", response_model=messages.Alive, responses=errors)
-    async def healthz() -> JSONResponse:
-        return JSONResponse({"status": "alive"})
-
-    @app.get("/readyz", summary="Does it have a model?", response_model=messages.Ready, responses=errors)
-    async def readyz() -> JSONResponse:
-        return JSONResponse({"status": "ready"})
-
-
-async def _json_body(request: Request) -> bytes:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise problems.WrongMediaType("Send the body with the header Content-Type: application/json.")
-    return await request.body()
+    return lifespan

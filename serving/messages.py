@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -139,10 +140,41 @@ class Alive(BaseModel):
     status: Literal["alive"]
 
 
+class ServedTag(BaseModel):
+    """Which model."""
+
+    name: str
+    version: str | None
+    digest: str
+
+
+class JournalState(BaseModel):
+    """How the journal is doing in the worker that was asked."""
+
+    mode: Literal["background", "strict", "off"]
+    waiting: int = Field(description="Answers that wait for their commit.")
+    oldest_seconds: float = Field(description="How long the oldest of them has waited.")
+
+
 class Ready(BaseModel):
-    """The server has a model and answers."""
+    """The server has a model and a journal, and answers."""
 
     status: Literal["ready"]
+    model: ServedTag
+    successor_refused: str | None = Field(description="Why a newer model is not in use; null where none is.")
+    registry_lost: str | None = Field(description="Why the registry cannot be asked; null where it can.")
+    shadow: ServedTag | None
+    shadow_refused: str | None
+    journal: JournalState
+
+
+class Recorded(BaseModel):
+    """What was told is kept: now, or since the first time that it was told."""
+
+    status: Literal["recorded", "already"]
+    outcome_id: str | None = None
+    override_id: str | None = None
+    received_at: datetime | None = None
 
 
 class ProblemField(BaseModel):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from serving.fields import LONGEST_ID, LONGEST_TEXT
 from serving.messages import ProblemDetails
 from serving.model import ServedModel
+from serving.openapi_records import RECORD_SCHEMAS
 from serving.problems import MEDIA_TYPE
 from serving.reading import MOST_DEALS
 from training.basis import Feature
@@ -17,11 +20,22 @@ from training.basis import Feature
 _REF = "#/components/schemas/"
 _TYPES = {"number": "number", "boolean": "boolean", "category": "string"}
 _STATUSES = {
-    400: "The body is not JSON.",
+    400: "The body is not JSON, or the bytes are no HTTP request.",
+    401: "A key is needed, or the one that was sent is none.",
+    403: "The key may not do this.",
+    404: "Nothing is here.",
+    408: "The request did not arrive in time.",
+    409: "It contradicts what is on record.",
+    413: "The body is too large.",
     415: "The body is not sent as application/json.",
     422: "A field to mend: its name, and what belongs there.",
+    429: "Too many requests of this caller; see Retry-After.",
+    431: "The head of the request is too large.",
     500: "The server failed.",
+    503: "Not now; see Retry-After.",
 }
+_TAKING = (400, 408, 413, 415)
+_KEY = "key"
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -30,29 +44,76 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": _STATUSES[status], "content": content} for status in statuses}
 
 
-def request_body(schema: str) -> dict[str, Any]:
-    """Describe the body of a route that reads it by hand: one of the schemas that `install` adds."""
-    content = {"application/json": {"schema": {"$ref": _REF + schema}}}
-    return {"requestBody": {"required": True, "content": content}}
+def of_the_door(method: str, is_open: bool) -> tuple[int, ...]:
+    """Return the statuses of refusals that any route of the kind may get."""
+    keyed = () if is_open else (401, 403, 429)
+    taking = _TAKING if method == "POST" else (400, 408, 413)
+    return (*taking, *keyed, 431, 500, 503)
 
 
-def install(app: FastAPI, model: ServedModel) -> None:
-    """Let `app` document itself for `model`."""
+def message(model: type[BaseModel]) -> dict[str, Any]:
+    """Describe a JSON answer by the message that FastAPI documents for the route."""
+    return {"application/json": {"schema": {"$ref": _REF + model.__name__}}}
+
+
+def parameter(name: str, where: str, description: str, words: Sequence[str] = ()) -> dict[str, Any]:
+    """Describe a query or path parameter that is read by hand."""
+    schema: dict[str, Any] = {"type": "string"}
+    if words:
+        schema["enum"] = list(words)
+    if where == "path":
+        schema |= {"minLength": 1, "maxLength": LONGEST_ID}
+    return {
+        "name": name,
+        "in": where,
+        "required": where == "path",
+        "description": description,
+        "schema": schema,
+    }
+
+
+def extra(body: str | None, parameters: Sequence[Mapping[str, Any]], is_open: bool) -> dict[str, Any]:
+    """Describe what FastAPI cannot see: a body and parameters read by hand, and the key."""
+    described: dict[str, Any] = {"security": [] if is_open else [{_KEY: []}, {}]}
+    if body:
+        content = {"application/json": {"schema": {"$ref": _REF + body}}}
+        described["requestBody"] = {"required": True, "content": content}
+    if parameters:
+        described["parameters"] = [dict(each) for each in parameters]
+    return described
+
+
+def install(app: FastAPI, served: Callable[[], ServedModel]) -> None:
+    """Let `app` document itself for the model that is served now."""
+    made: dict[str, dict[str, Any]] = {}
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            page = get_openapi(
-                title=app.title, version=app.version, description=app.description, routes=app.routes
-            )
-            schemas = page.setdefault("components", {}).setdefault("schemas", {})
-            schemas.update(_request_schemas(model))
-            problem = ProblemDetails.model_json_schema(ref_template=_REF + "{model}")
-            schemas.update(problem.pop("$defs"))
-            schemas[ProblemDetails.__name__] = problem
-            app.openapi_schema = page
-        return app.openapi_schema
+        model = served()
+        if model.digest not in made:
+            made.clear()
+            made[model.digest] = _page(app, model)
+        return made[model.digest]
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _page(app: FastAPI, model: ServedModel) -> dict[str, Any]:
+    page = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    components = page.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas.update(_request_schemas(model))
+    schemas.update(RECORD_SCHEMAS)
+    problem = ProblemDetails.model_json_schema(ref_template=_REF + "{model}")
+    schemas.update(problem.pop("$defs"))
+    schemas[ProblemDetails.__name__] = problem
+    components["securitySchemes"] = {
+        _KEY: {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "A key made by `stepin key create`; none is needed on the loopback by default.",
+        }
+    }
+    return page
 
 
 def example(model: ServedModel) -> dict[str, Any]:

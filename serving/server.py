@@ -9,6 +9,9 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvicorn
@@ -17,7 +20,11 @@ from uvicorn.supervisors import Multiprocess
 from features.problems import UserError
 from serving.app import create_app
 from serving.follow import following
+from serving.journal.database import read_url
+from serving.journal.migrate import migrate
+from serving.keys import Keys, are_needed, refuse_open_door
 from serving.model import load
+from serving.protocol import GuardedProtocol
 from serving.settings import Settings
 
 _BACKLOG = 2048
@@ -44,7 +51,8 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8080, workers
     """
     if workers < 1:
         raise UserError(f"workers should be 1 or more; came {workers}.")
-    with following(settings) as followed:
+    guarded = replace(settings, keys_required=are_needed(settings.keys_required, host))
+    with following(guarded) as followed:
         if workers == 1:
             _serve_here(followed, host, port)
         else:
@@ -67,25 +75,46 @@ class _Announced(uvicorn.Server):
 
 
 def _serve_here(settings: Settings, host: str, port: int) -> None:
-    app = create_app(settings)
     with _listening(host, port) as sock:
-        server = _Announced(_config(app), _ready_line(app.state.model.name_tag, host, sock))
+        app = create_app(settings)
+        _refuse_open_door(app.keys, host)
+        server = _Announced(_config(app), _ready_line(app.service.slot.current.model.name_tag, host, sock))
         with _stopped_by_signals(server):
             server.run(sockets=[sock])
 
 
 def _serve_in_workers(settings: Settings, host: str, port: int, workers: int) -> None:
     tag = load(settings).name_tag  # what cannot be served is refused here, once, not in each worker
-    with _listening(host, port) as sock, _environment(settings):
-        config = _config("serving.app:app_from_environ", factory=True, workers=workers)
-        supervisor = Multiprocess(config, sockets=[sock])
-        _say(_ready_line(tag, host, sock))  # the address is taken: early callers wait, and are answered
-        supervisor.run()
+    with _listening(host, port) as sock, TemporaryDirectory(prefix="stepin-metrics-") as folder:
+        shared = replace(settings, metrics_folder=Path(folder))
+        _prepare_database(shared, host)
+        with _environment(shared):
+            config = _config("serving.app:app_from_environ", factory=True, workers=workers)
+            supervisor = Multiprocess(config, sockets=[sock])
+            _say(_ready_line(tag, host, sock))  # the address is taken: early callers wait, and are answered
+            supervisor.run()
+
+
+def _prepare_database(settings: Settings, host: str) -> None:
+    """Bring the database to the newest version before the workers come, and look for keys."""
+    database = read_url(settings.database)
+    migrate(database)
+    engine = database.engine()
+    _refuse_open_door(Keys(engine, settings.keys_required), host)
+    engine.dispose()
+
+
+def _refuse_open_door(keys: Keys | None, host: str) -> None:
+    if keys is not None and keys.required:
+        keys.load()
+        refuse_open_door(keys, host)
 
 
 def _config(app: Any, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=GuardedProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

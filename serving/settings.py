@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from features.problems import UserError
 from serving import variables
@@ -96,8 +97,8 @@ class Settings:
     model_pointer: Path | None = place()
     shadow_pointer: Path | None = place()
     database: str = text("sqlite:///stepin.db")
-    journal: str = choice(("background", "strict", "off"), "background")
-    journal_lost: str = choice(("refuse", "answer"), "refuse")
+    journal: Literal["background", "strict", "off"] = choice(("background", "strict", "off"), "background")
+    journal_lost: Literal["refuse", "answer"] = choice(("refuse", "answer"), "refuse")
     data: str | None = text()
     refresh_minutes: float = number(0.01, 1e5, "minutes", 60.0)
     capacity_hours: float | None = number(0.0, 1e7, "vendor hours")

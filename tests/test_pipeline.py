@@ -204,7 +204,9 @@ def plain(value):
 
 def ask(folder, document):
     async def go():
-        transport = httpx.ASGITransport(create_app(Settings(folder)))
+        transport = httpx.ASGITransport(
+            create_app(Settings(folder, database=f"sqlite:///{folder.parent / 'stepin.db'}", log="off"))
+        )
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             reply = await client.post("/v1/recommendations/batch", json=document)
             assert reply.status_code == 200, reply.text

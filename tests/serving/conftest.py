@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from postgres import NoPostgres, Postgres, start_postgres
 
 from serving.app import create_app
 from serving.settings import Settings
@@ -135,6 +136,13 @@ class Client:
         return response.json()
 
 
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder of one's own: the journal lies in it unless another database is named."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def made() -> SimpleNamespace:
     """What tests build their own models of; test files cannot import from here."""
@@ -156,13 +164,26 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make_client() -> Callable[..., Client]:
+def make_client(tmp_path: Path) -> Callable[..., Client]:
     def make(folder: Path, **settings: Any) -> Client:
-        return Client(create_app(Settings(folder, **settings), clock=lambda: NOW))
+        told = {"database": f"sqlite:///{tmp_path / 'stepin.db'}", "log": "off", **settings}
+        return Client(create_app(Settings(folder, **told), clock=lambda: NOW))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def client(model: Path) -> Client:
-    return Client(create_app(Settings(model), clock=lambda: NOW))
+def client(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    database = f"sqlite:///{tmp_path_factory.mktemp('journal') / 'stepin.db'}"
+    return Client(create_app(Settings(model, database=database, log="off"), clock=lambda: NOW))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL, empty; `new_database()` gives a test one of its own."""
+    try:
+        server = start_postgres()
+    except NoPostgres as why:
+        pytest.skip(f"no PostgreSQL can run here: {why}")
+    yield server
+    server.remove()

@@ -5,11 +5,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 import pytest
-from fastapi.responses import JSONResponse
 
 from features.problems import UserError
 from serving.app import create_app
-from serving.recommend import Recommender
 from serving.settings import Settings
 from training.uplift import UpliftModel
 
@@ -90,7 +88,7 @@ def test_a_model_as_it_is_learned_is_served(tmp_path, make_client):
         assert answer["uplift_points"] == pytest.approx(expected, abs=1e-7)
 
 
-def test_an_answer_takes_under_five_milliseconds_of_the_server(tmp_path, made, make_client):
+def test_an_answer_takes_under_a_millisecond_of_the_server(tmp_path, made, make_client):
     """Forty features of all kinds, five stages, some 300 partners: a model as it is learned from a CRM."""
     stages = ["qualify", "demo", "propose", "negotiate", "sign"]
     features = [
@@ -104,14 +102,14 @@ def test_an_answer_takes_under_five_milliseconds_of_the_server(tmp_path, made, m
     client = make_client(made.folder(tmp_path / "m", made.scorecard(features), facts))
     values = {f.name: f.levels[0] if f.kind == "category" else None for f in features}
     body = {**values, **{f"number {i}": 33.3 for i in range(24)}, "stage": "qualify"}
-    recommender = Recommender.of(client.app.state.model)
-    reader, content = client.app.state.model.reader, json.dumps({"deal_id": "D", "features": body}).encode()
+    held = client.app.service.slot.current
+    content = json.dumps({"deal_id": "D", "features": body}).encode()
 
     def answer():
-        return JSONResponse(recommender.recommend(reader.one(content), NOW))
+        return held.answer(held.reader.one(content), NOW)[0].body
 
-    assert len(json.loads(answer().body)["playbook"]) == 5
-    assert best_cpu_seconds(answer) < 0.005
+    assert len(json.loads(answer())["playbook"]) == 5
+    assert best_cpu_seconds(answer) < 0.001
 
 
 def best_cpu_seconds(do, runs=20):

@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 from serving.server import serve
 from serving.settings import Settings
-serve(Settings(Path(sys.argv[1]), break_even_points=7.0), port=0, workers=int(sys.argv[2]))
+serve(Settings(Path(sys.argv[1]), break_even_points=7.0, log="off"), port=0, workers=int(sys.argv[2]))
 print("ended")
 """
 
@@ -76,7 +76,8 @@ def test_a_server_says_where_it_is_answers_and_ends_when_told(model, workers, st
         )
         assert where
         assert where[1] == where[2]
-        assert ask(line, "GET", "/readyz") == (200, {"status": "ready"})
+        status, ready = ask(line, "GET", "/readyz")
+        assert (status, ready["status"], ready["model"]["name"]) == (200, "ready", "winter")
         status, answer = ask(line, "POST", "/v1/recommendations", {"deal_id": "D", "features": {}})
         assert (status, answer["break_even_points"]) == (200, pytest.approx(7))
         start = time.monotonic()
@@ -136,11 +137,12 @@ import serving.server
 from serving.app import create_app
 from serving.settings import Settings
 
-app = create_app(Settings(Path(sys.argv[1])))
+app = create_app(Settings(Path(sys.argv[1]), log="off"))
 body = json.dumps({"deal_id": "D", "features": {"stage": "propose"}}).encode()
 scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
          "path": "/v1/recommendations", "raw_path": b"/v1/recommendations", "query_string": b"",
-         "headers": [(b"content-type", b"application/json")], "scheme": "http", "root_path": "",
+         "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
+         "scheme": "http", "root_path": "",
          "server": ("test", 80), "client": ("test", 1)}
 sent = []
 
