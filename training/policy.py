@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,6 +38,16 @@ class Advice:
     """True where the model does not decide, so that the default (step back) holds."""
     expected_value: NDArray[np.float64]
     """Money gained by stepping in rather than back, after its cost; NaN where the amount is unknown."""
+
+
+class Decided(NamedTuple):
+    """`Advice` on one deal."""
+
+    advice: str
+    score: float
+    break_even: float
+    default_action_applied: bool
+    expected_value: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,8 @@ class Policy:
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
             value = getattr(self, name)
-            if value is not None and not (low <= value <= high):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (is_number and low <= value <= high):
                 raise UserError(f"{name} should be between {low:g} and {high:g}; came {value!r}.")
         if self.margin == 0:
             raise UserError("margin should be above 0: with no margin no deal pays for stepping in.")
@@ -166,6 +177,32 @@ class Policy:
             default_action_applied=np.isin(advice, (TOO_CLOSE, NOT_ENOUGH)),
             expected_value=self._value(mean - needed, worth),
         )
+
+    def decide(self, uplift: float, sd: float, amount: float, supported: bool) -> Decided:
+        """Advise on one deal whose uplift is known: as `advise`, without an array's cost."""
+        needed = self._break_even_of(amount)
+        gain = uplift - needed
+        z = gain / sd if sd > 0 else (math.copysign(math.inf, gain) if gain else 0.0)
+        score = 50 * (1 + math.erf(z / math.sqrt(2)))
+        advice = self._name_one(score, sd) if supported else NOT_ENOUGH
+        share = 1.0 if self.margin is None else self.margin
+        value = share * gain if self.outcome == "numeric" else share * amount * gain
+        return Decided(advice, score, needed, advice in (TOO_CLOSE, NOT_ENOUGH), value)
+
+    def _break_even_of(self, amount: float) -> float:
+        if self.outcome == "numeric":
+            return self.break_even_amount if self.cost is None else self.cost / (self.margin or 1.0)
+        if self.cost is None or self.margin is None or not amount > 0:
+            return self.break_even_points / 100
+        return min(self.cost / (self.margin * amount), 1.0)
+
+    def _name_one(self, score: float, sd: float) -> str:
+        if score >= 100 * self.sure:
+            return STEP_IN
+        if score <= 100 * (1 - self.sure):
+            return STEP_BACK
+        too_wide = self.outcome == "binary" and 100 * Z_90 * sd > self.widest_points
+        return NOT_ENOUGH if too_wide else TOO_CLOSE
 
     def lead(self, advice: str, lo: float, break_even: float) -> str:
         """Who should lead at a stage: ``partner``, ``joint`` or ``vendor``.

@@ -125,3 +125,31 @@ def test_the_policy_needs_numpy_and_nothing_heavier():
     imported = {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     assert imported <= {"__future__", "collections", "dataclasses", "typing", "math", "numpy", "features"}
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(),
+        Policy(sure=0.9, widest_points=5.0, margin=0.4),
+        Policy(hours=20, cost_per_hour=90, margin=0.3),
+        Policy(hours=0, cost_per_hour=90, margin=1.0),
+        Policy(outcome="numeric", break_even_amount=2.0),
+        Policy(outcome="numeric", hours=1, cost_per_hour=1, margin=0.5),
+    ],
+)
+def test_one_deal_is_advised_on_as_among_many(policy):
+    rng = np.random.default_rng(0)
+    n = 600
+    uplift = np.r_[rng.normal(0.03, 0.1, n - 3), 0.03, 0.5, 2.0]
+    sd = np.r_[rng.exponential(0.08, n - 3), 0.0, 0.0, 0.0]
+    amount = rng.choice([math.nan, 0.0, 5.0, 80_000.0, 1e12], n)
+    supported = rng.random(n) < 0.8
+    many = policy.advise(uplift, sd, amount, supported)
+    assert len(set(many.advice)) >= 3
+    for i in range(n):
+        one = policy.decide(float(uplift[i]), float(sd[i]), float(amount[i]), bool(supported[i]))
+        assert (one.advice, one.default_action_applied) == (many.advice[i], many.default_action_applied[i])
+        expected = (many.score[i], many.break_even[i], many.expected_value[i])
+        told = (one.score, one.break_even, one.expected_value)
+        assert told == pytest.approx(expected, rel=1e-12, nan_ok=True)
