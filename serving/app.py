@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -50,18 +51,11 @@ def create_app(settings: Settings, *, clock: Clock = now) -> Application:
         (`serving.journal.Journal.open`).
     """
     logs = Logs.of(settings.log)
-    metrics = Metrics(settings.metrics_folder)
-
-    def on_event(kind: str, sentence: str) -> None:
-        metrics.event(kind)
-        logs.event(kind, sentence=sentence)
-
-    slot = ModelSlot.open(settings, on_event)
     journal = Journal.open(settings.database, settings.journal, settings.journal_lost)
-    metrics.journal = journal
-    service = Service(settings, slot, journal, metrics, clock)
+    metrics = Metrics(settings.metrics_folder, journal)
+    service = Service(settings, _open_slot(settings, logs, metrics), journal, metrics, clock)
     keys = Keys(journal.engine, settings.keys_required)
-    app = create_api(service, _lifespan(service))
+    app = create_api(service, _lifespan(service, logs))
     door = Application(app, service.handlers(), settings, keys, metrics, logs)
     door.service = service
     return door
@@ -72,11 +66,33 @@ def app_from_environ() -> Application:
     return create_app(Settings.from_environ(os.environ))
 
 
-def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
+def _open_slot(settings: Settings, logs: Logs, metrics: Metrics) -> ModelSlot:
+    """Load the model; what happens to it later is logged and counted."""
+    opened: list[ModelSlot] = []
+
+    def tell(kind: str, sentence: str) -> None:
+        metrics.event(kind)
+        logs.event(kind, sentence=sentence)
+        if opened:
+            tell_models(opened[0])
+
+    def tell_models(slot: ModelSlot) -> None:
+        metrics.serves(slot.current.model.name_tag)
+        if slot.shadow is not None:
+            metrics.serves(slot.shadow.model.name_tag, "shadow")
+
+    opened.append(ModelSlot.open(settings, tell))
+    tell_models(opened[0])
+    return opened[0]
+
+
+def _lifespan(service: Service, logs: Logs) -> Callable[[FastAPI], Any]:
     """Follow the model while the server runs; record what waits before it ends."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        told = _Told(logs)
+        logging.getLogger("stepin").addHandler(told)
         follows = asyncio.create_task(service.slot.follow())
         try:
             yield
@@ -86,5 +102,17 @@ def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
                 await follows
             await service.journal.close()
             service.metrics.flush()
+            logging.getLogger("stepin").removeHandler(told)
 
     return lifespan
+
+
+class _Told(logging.Handler):
+    """What our own parts say by the standard way (the journal, when it is lost) becomes a line of the log."""
+
+    def __init__(self, logs: Logs) -> None:
+        super().__init__(logging.WARNING)
+        self.logs = logs
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.logs.event(record.name.removeprefix("stepin."), sentence=record.getMessage())

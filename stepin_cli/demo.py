@@ -38,7 +38,12 @@ def run(deals: int, seed: int, out: Path, keep_serving: bool, as_json: bool) -> 
         raise UserError(f"--deals is {deals}; a simulated CRM needs at least {FEWEST_DEALS}.")
     _make_room(out)
     crm, model = out / "crm", out / "model"
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{(out / 'mlflow.db').resolve()}"  # never the user's own
+    # Never the user's own: models, journal and settings are the demo's.
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{(out / 'mlflow.db').resolve()}"
+    for name in [name for name in os.environ if name.startswith("STEPIN_")]:
+        del os.environ[name]
+    os.environ["STEPIN_DATABASE"] = f"sqlite:///{(out / 'stepin.db').resolve()}"
+    os.environ["STEPIN_LOG"] = "off"
     console = Console(width=max(110, Console().width), highlight=False, quiet=as_json)
     _stepin(console, "simulate", str(crm), "--deals", str(deals), "--seed", str(seed))
     _stepin(console, "train", str(crm), "--out", str(model), "--register", "stepin", "--seed", str(seed))
