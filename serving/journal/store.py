@@ -219,8 +219,9 @@ class Journal:
         there = select(*(table.c[name] for name in content)).where(id_column == row[id_column.name])
         try:
             found = self._insert_or_find(insert, there)
-        except (DataError, IntegrityError):
-            raise  # the caller let something in that no column takes
+        except (DataError, IntegrityError) as error:
+            # Let in by mistake. The database's own words may hold the values, and end in a log.
+            raise AssertionError(f"{table.name} cannot hold what came ({kind_of(error)})") from None
         except (DBAPIError, NoConnectionFree, FileMoved) as error:
             _log.error("A record of %s was refused: %s.", table.name, kind_of(error))
             raise JournalLost from None
@@ -240,7 +241,7 @@ class Journal:
 
     def _insert_once(self, insert: Any, there: Any) -> dict[str, Any] | None:
         with self.writing() as connection:
-            is_new = connection.execute(insert).rowcount == 1
+            is_new = connection.execute(insert, execution_options={"preserve_rowcount": True}).rowcount == 1
             found = None if is_new else dict(connection.execute(there).one()._mapping)
             self.database.check_there(connection)
         return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -24,8 +25,6 @@ Row = Mapping[str, Any]
 Fate = Literal["written", "waits", "dropped"]
 """What those who wait for a commit hear: it is done; it may take long; it will never be."""
 Insert = Callable[[Connection, Sequence[Row]], None]
-_UNFIT = (DataError, IntegrityError, KeyError, TypeError, ValueError, AssertionError)
-"""What says that a row can never be written, rather than not now."""
 _log = logging.getLogger("stepin.journal")
 
 
@@ -208,8 +207,11 @@ class Writer:
         """Commit the rows, except those that the database will never take: they are returned."""
         try:
             self._commit(rows)
-        except _UNFIT:
+        except Exception as error:
+            if not _is_unfit(error):
+                raise
             if len(rows) == 1:
+                self._commit(())  # it is the row, and not the database
                 return list(rows)
             half = len(rows) // 2
             return self._commit_fit(rows[:half]) + self._commit_fit(rows[half:])
@@ -266,6 +268,13 @@ def _resolve(futures: Iterable[asyncio.Future[Fate]], fate: Fate) -> None:
     for future in futures:
         if not future.done():  # its request may have gone
             future.set_result(fate)
+
+
+def _is_unfit(error: Exception) -> bool:
+    """Does it say that a row can never be written, rather than that none can now?"""
+    unfit = (DataError, IntegrityError, KeyError, TypeError, ValueError, AssertionError)
+    # Of SQLite's driver: a value whose type it does not know.
+    return isinstance(error, unfit) or isinstance(getattr(error, "orig", None), sqlite3.ProgrammingError)
 
 
 def kind_of(error: Exception) -> str:
