@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from features.catalog import Feature
 
 Value = float | bool | str | None
-SMALLEST_POINTS = 0.05
 LONGEST_TEXT = 60
 
 
@@ -48,8 +47,7 @@ class Wording:
         unseen : names whose value the model never saw while it learned
         """
         facts = [self.fact(name, values.get(name), name in unseen) for name in features]
-        together = f"{facts[0]}, together with {_lower(facts[1])}" if len(facts) > 1 else facts[0]
-        return f"{together}: {change(points)}"
+        return f"{together(*facts) if len(facts) > 1 else facts[0]}: {change(points)}"
 
     def fact(self, name: str, value: Value, is_unseen: bool = False) -> str:
         """Say what is known: "First sale of this partner to this customer", "Days open (12 days)"."""
@@ -71,12 +69,24 @@ class Wording:
         return quantity(float(value), unit, self.currency)
 
 
+def together(fact: str, other: str) -> str:
+    """Say two facts that work together."""
+    return f"{fact}, together with {_lower(other)}"
+
+
+def tenths_of(points: float) -> int:
+    """Round to tenths of a point, halves away from zero: all that a sentence tells of a contribution."""
+    tenths = int(abs(points) * 10 + 0.5)
+    return tenths if points > 0 else -tenths
+
+
 def change(points: float) -> str:
     """Say what a contribution changes, rounded to a tenth of a point."""
-    if abs(points) < SMALLEST_POINTS:
+    tenths = tenths_of(points)
+    if not tenths:
         return "vendor help is worth about as much as on average."
-    size = f"{abs(points):,.1f} points"
-    if points > 0:
+    size = f"{abs(tenths) / 10:,.1f} points"
+    if tenths > 0:
         return f"vendor help adds {size} more than on average."
     return f"vendor help is worth {size} less than on average."
 

@@ -90,8 +90,10 @@ class Policy:
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
             value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (is_number and low <= value <= high):
+            if not (is_number and low <= value <= high):
                 raise UserError(f"{name} should be between {low:g} and {high:g}; came {value!r}.")
         if self.margin == 0:
             raise UserError("margin should be above 0: with no margin no deal pays for stepping in.")
@@ -215,8 +217,15 @@ class Policy:
         """
         if advice != STEP_IN:
             return "partner"
-        clear = self.outcome == "binary" and lo >= break_even + self.vendor_leads_points / 100
-        return "vendor" if clear else "joint"
+        return "vendor" if self._is_clear(lo, break_even) else "joint"
+
+    def leads(self, advised: Advice, lo: NDArray[np.float64]) -> NDArray[np.str_]:
+        """Who should lead each of n deals: see `lead`; `lo` of shape (n,)."""
+        clear = self._is_clear(lo, advised.break_even)
+        return np.where(advised.advice != STEP_IN, "partner", np.where(clear, "vendor", "joint"))
+
+    def _is_clear(self, lo: Any, break_even: Any) -> Any:
+        return (lo >= break_even + self.vendor_leads_points / 100) & (self.outcome == "binary")
 
     def _name(
         self, score: NDArray[np.float64], sd: NDArray[np.float64], known: NDArray[np.bool_]
@@ -232,6 +241,7 @@ class Policy:
         return np.full(net.shape, np.nan) if worth is None else share * worth * net
 
 
+_OPTIONAL = ("hours", "cost_per_hour", "margin")
 _RANGES = (
     ("break_even_points", -100, 100),
     ("hours", 0, 1e6),

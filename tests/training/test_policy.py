@@ -146,10 +146,12 @@ def test_one_deal_is_advised_on_as_among_many(policy):
     amount = rng.choice([math.nan, 0.0, 5.0, 80_000.0, 1e12], n)
     supported = rng.random(n) < 0.8
     many = policy.advise(uplift, sd, amount, supported)
+    leads = policy.leads(many, uplift - sd)
     assert len(set(many.advice)) >= 3
     for i in range(n):
         one = policy.decide(float(uplift[i]), float(sd[i]), float(amount[i]), bool(supported[i]))
         assert (one.advice, one.default_action_applied) == (many.advice[i], many.default_action_applied[i])
+        assert policy.lead(one.advice, float(uplift[i] - sd[i]), one.break_even) == leads[i]
         expected = (many.score[i], many.break_even[i], many.expected_value[i])
         told = (one.score, one.break_even, one.expected_value)
         assert told == pytest.approx(expected, rel=1e-12, nan_ok=True)
