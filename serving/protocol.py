@@ -107,8 +107,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
             self.flow.pause_reading()
             return
-        tell = getattr(self.app, "refused_early", None)
-        body = tell(problem) if tell else orjson.dumps(problems.content(problem))
+        app: Any = self.app
+        while app is not None and not hasattr(app, "refused_early"):  # uvicorn may have wrapped the door
+            app = getattr(app, "app", None)
+        body = app.refused_early(problem) if app else orjson.dumps(problems.content(problem))
         self.transport.write(
             b"%bcontent-type: %b\r\ncontent-length: %d\r\nx-content-type-options: nosniff\r\n"
             b"cache-control: no-store\r\nconnection: close\r\n\r\n%b"
