@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -51,14 +51,13 @@ def unknown_fields(content: Mapping[str, Any], known: Collection[str], where: Wh
     return [FieldError(field_path(*where, name), expected) for name in content if name not in known]
 
 
-def is_id(value: Any) -> bool:
+def is_id(value: Any) -> TypeGuard[str]:
     """Whether a value can name something: `AN_ID`."""
-    return (
-        isinstance(value, str)
-        and 1 <= len(value) <= LONGEST_ID
-        and not CONTROL.search(value)
-        and is_unicode(value)
-    )
+    if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_ID:
+        return False
+    if value.isascii() and value.isprintable():  # nearly all, and quickly told
+        return True
+    return not CONTROL.search(value) and is_unicode(value)
 
 
 def is_unicode(text: str) -> bool:

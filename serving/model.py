@@ -51,7 +51,7 @@ class ServedModel:
     @property
     def reader(self) -> Reader:
         """Reads requests for this model's features."""
-        return Reader(frozenset(spec.name for spec in self.scorecard.features), self.scorecard.check_values)
+        return Reader(self.scorecard.features, self.scorecard.check_values)
 
     def card(self) -> dict[str, Any]:
         """Return what GET /v1/model answers."""
@@ -97,6 +97,11 @@ def load(settings: Settings) -> ServedModel:
     named = {"name": settings.model_name, "version": settings.model_version}
     facts = {**model_folder.read_facts(folder), **{key: text for key, text in named.items() if text}}
     policy = Policy.from_dict({**(facts.get("policy") or {}), **settings.policy_changes()})
+    if policy.outcome != scorecard.kind:
+        raise UserError(
+            f"The policy of the model in {folder} is for a {policy.outcome} outcome, "
+            "but the model learned won and lost. Train it again."
+        )
     wording = Wording(_words(scorecard, facts), _text(facts.get("currency")))
     return ServedModel(scorecard, policy, wording, folder, manifest.digest, facts)
 

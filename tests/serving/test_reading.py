@@ -182,6 +182,33 @@ def test_one_bad_deal_refuses_the_batch_by_its_place(client, body, field, expect
     assert response.json()["errors"] == [{"field": field, "expected": expected}]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        features(amount="1"),
+        features(pair_first_sale=1),
+        features(stage="x" * 501),
+        features(unknown=None),
+        deal(deal_id=""),
+        deal(as_of="yesterday"),
+        deal(extra=None),
+        deal(features={"amount": "1"}),
+        deal(features={"stage": True}),
+        deal(features={"unknown": None}),
+        {"deal_id": "D-1"},
+    ],
+)
+@pytest.mark.parametrize("others", [[DEAL] * 2, [deal(features={}), features(stage="\u00e9")]])
+def test_what_is_wrong_with_a_deal_is_told_alike_alone_and_at_any_place(client, wrong, others):
+    alone = client.post("/v1/recommendations", wrong).json()["errors"]
+    for place in range(3):
+        deals = [*others[:place], wrong, *others[place:]]
+        response = client.post("/v1/recommendations/batch", {"deals": deals})
+        assert response.status_code == 422
+        told = [{**error, "field": f"deals/{place}/{error['field']}"} for error in alone]
+        assert response.json()["errors"] == told
+
+
 SECRET = "s3cret-value"
 
 
