@@ -114,7 +114,9 @@ class Policy:
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(values) - set(known))
         if unknown:
-            raise UserError(f"Unknown policy setting {', '.join(unknown)}. Known: {', '.join(known)}.")
+            shown = ", ".join(name[:25] for name in unknown[:5])
+            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            raise UserError(f"Unknown policy setting {shown}{more}. Known: {', '.join(known)}.")
         return cls(**values)
 
     @property

@@ -279,7 +279,7 @@ class TestModelFolder:
                 lambda f: (f / "manifest.json").write_text(
                     json.dumps({"format": 1, "files": {"../../secret": "0"}, "digest": ""})
                 ),
-                "is a damaged model: secret is missing or was changed",
+                "is no model as stepin writes them: its manifest names a file that no model has.",
             ),
         ],
     )
