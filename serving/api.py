@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from serving import messages, openapi, problems
+from serving import docs_page, messages, openapi, problems
 from serving.routes import BATCH, OPEN, SCORED, Handler, HotRequest, Route
 from serving.service import PROMETHEUS_TEXT, Service
 
@@ -94,8 +94,11 @@ def create_api(
     service: Service, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None
 ) -> FastAPI:
     """Make the application around a service; it answers by itself, without the door's checks."""
-    app = FastAPI(title="stepin", version="1", description=ABOUT, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="stepin", version="1", description=ABOUT, docs_url=None, redoc_url=None, lifespan=lifespan
+    )
     problems.install(app)
+    docs_page.install(app)
     handlers = service.handlers()
     for operation in OPERATIONS:
         _add(app, operation, handlers[operation.method, operation.template])

@@ -172,9 +172,10 @@ class Door:
     async def _let_in(self, visit: _Visit, route: Route) -> None:
         """Check key, scope and rate."""
         needed = route.scope
-        if needed is not None and self.keys is not None:
+        sent = visit.headers.get(b"authorization")
+        if needed is not None and self.keys is not None and (sent or self.keys.required):
             await self.keys.keep_fresh()
-            key = self.keys.check(visit.headers.get(b"authorization"))
+            key = self.keys.check(sent)
             if key is not None:
                 visit.key_id = key.key_id
                 if not key.may(needed):

@@ -118,6 +118,7 @@ def _config(app: Any, **more: Any) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # X-Forwarded-For would let a caller choose the address that its rate counts for
         timeout_graceful_shutdown=_GRACE_SECONDS,
         **more,
     )
