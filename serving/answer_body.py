@@ -74,6 +74,7 @@ class AnswerWriter:
         self,
         deal: DealAsked,
         now: datetime,
+        now_text: str,
         recommendation_id: str,
         said: Said,
         reasons: Reasons,
@@ -82,7 +83,7 @@ class AnswerWriter:
         unseen: Sequence[str],
         extra: Mapping[str, Any] | None = None,
     ) -> Answered:
-        """Write one answer; `extra` are further fields, after the others."""
+        """Write one answer; `now_text` is `utc_text` of `now`, `extra` are fields after the others."""
         (advice, is_default, score, uplift, low, high, break_even, step_back, step_in) = said[:9]
         supported, value = said.supported, said.expected_value
         # No score where such deals were not seen both ways: it would be a guess.
@@ -92,7 +93,7 @@ class AnswerWriter:
         body = {
             "recommendation_id": recommendation_id,
             "deal_id": deal.deal_id,
-            "as_of": utc_text(as_of),
+            "as_of": now_text if deal.as_of is None else utc_text(as_of),
             "stage": stage,
             "advice": advice,
             "default_action_applied": is_default,

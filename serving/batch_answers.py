@@ -95,10 +95,6 @@ def shown(terms: Floats, each_way: int | None) -> Iterator[tuple[list[int], list
 
 def names_of(masks: NDArray[np.bool_], names: Sequence[str]) -> list[list[str]]:
     """For each deal, the names whose mask, of shape (n, n_names), is set."""
-    known: dict[bytes, list[str]] = {}
-    found = []
-    for packed, mask in zip(map(bytes, np.packbits(masks, axis=1)), masks, strict=True):
-        if packed not in known:
-            known[packed] = [names[i] for i in np.flatnonzero(mask).tolist()]
-        found.append(known[packed])
-    return found
+    found = [names[i] for i in masks.nonzero()[1].tolist()]
+    ends = accumulate(masks.sum(axis=1).tolist(), initial=0)
+    return [found[start:end] for start, end in pairwise(ends)]

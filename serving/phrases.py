@@ -20,7 +20,7 @@ class Phrases:
     def __init__(self, wording: Wording, card: Scorecard) -> None:
         facts = {feature.name: _Facts(wording, feature) for feature in card.features}
         self._terms = [
-            (name, features, tuple(facts[each] for each in features))
+            (name, features[0], facts[features[0]], features[1:], [facts[each] for each in features[1:]])
             for name, features in zip(card.term_names, card.term_features, strict=True)
         ]
         self._changes = _Changes()
@@ -30,18 +30,17 @@ class Phrases:
     ) -> list[dict[str, Any]]:
         """Word some terms, by position in ``Scorecard.term_names``, and their contributions in points."""
         reasons = []
-        for term, change_in_points in zip(terms, points, strict=True):
-            name, features, facts = self._terms[term]
-            value: Any = values.get(features[0])
-            fact = facts[0][value]
-            if len(features) > 1:
-                other = values.get(features[1])
-                fact = together(fact, facts[1][other])
-                value = {features[0]: value, features[1]: other}
-            sentence = fact + self._changes[tenths_of(change_in_points)]
-            reasons.append(
-                {"feature": name, "value": value, "points": change_in_points, "sentence": sentence}
-            )
+        all_terms, changes, get = self._terms, self._changes, values.get
+        for term, its_points in zip(terms, points, strict=True):
+            name, feature, facts, second, facts_of_second = all_terms[term]
+            value: Any = get(feature)
+            fact = facts[value]
+            if second:
+                other = get(second[0])
+                fact = together(fact, facts_of_second[0][other])
+                value = {feature: value, second[0]: other}
+            sentence = fact + changes[tenths_of(its_points)]
+            reasons.append({"feature": name, "value": value, "points": its_points, "sentence": sentence})
         return reasons
 
 

@@ -118,7 +118,7 @@ class Reader:
         return True
 
     def _all_right(self, content: Any) -> list[DealAsked] | None:
-        """The deals, where nothing is wrong with any; those that name the same features are checked at once."""
+        """The deals, where nothing is wrong with any; those of the same features are checked at once."""
         deals = content.get("deals") if type(content) is dict and len(content) == 1 else None
         if type(deals) is not list or not 1 <= len(deals) <= MOST_DEALS:
             return None

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from serving.answer_body import Answered as Answered
-from serving.answer_body import AnswerWriter, Reasons, Said, new_ids
+from serving.answer_body import AnswerWriter, Reasons, Said, new_ids, utc_text
 from serving.batch_answers import Judged, names_of, shown
 from serving.model import STAGE, ServedModel
 from serving.phrases import Phrases
 from serving.reading import DealAsked, Value
 from training.batch_scorer import BatchScorer
 from training.policy import Z_90, Decided
-from training.row_scorer import RowScorer, Scored
+from training.row_scorer import RowScorer, Scored, There
 from training.stacked import Stacked
 
 REASONS_EACH_WAY = 5
@@ -67,13 +67,16 @@ class Recommender:
         values, policy = asked.features, self._policy
         stages = self._stages_from(values.get(STAGE))
         row = self._rows.score(values, stages[1:])
-        amount, scored = _amount(values.get(self._amount)), [row.here, *row.elsewhere]
+        amount = _amount(values.get(self._amount))
+        scored = [There(row.here.uplift, row.here.sd, row.here.supported), *row.elsewhere]
         decided = [policy.decide(each.uplift, each.sd, amount, each.supported) for each in scored]
         plays = list(map(self._play, stages, scored, decided))
-        terms, points, other = _shown(row.terms.tolist(), all_reasons)
+        terms, points, other = _shown(row.terms, all_reasons)
         reasons = Reasons(self._phrases.reasons(terms, points, values), other)
         said, (own_id,) = _said(row.here, decided[0]), new_ids(1, now)
-        return self._writer.write(asked, now, own_id, said, reasons, plays, row.missing, row.unseen, extra)
+        return self._writer.write(
+            asked, now, utc_text(now), own_id, said, reasons, plays, row.missing, row.unseen, extra
+        )
 
     def answer_many(
         self, asked: Sequence[DealAsked], now: datetime, all_reasons: bool = False
@@ -100,6 +103,7 @@ class Recommender:
             self._writer.write,
             asked,
             repeat(now),
+            repeat(utc_text(now)),
             new_ids(len(asked), now),
             judged.said(),
             reasons,
@@ -115,7 +119,7 @@ class Recommender:
         position = self._position.get(stage)
         return (stage,) if position is None else self._stages[position:]
 
-    def _play(self, stage: str, scored: Scored, decided: Decided) -> dict[str, Any]:
+    def _play(self, stage: str, scored: There, decided: Decided) -> dict[str, Any]:
         low = scored.uplift - Z_90 * scored.sd
         lead = self._policy.lead(decided.advice, low, decided.break_even)
         return {"stage": stage, "lead": lead, "uplift_points": 100 * scored.uplift}
@@ -143,21 +147,24 @@ def _said(scored: Scored, decided: Decided) -> Said:
 def _shown(terms: list[float], all_reasons: bool) -> tuple[list[int], list[float], float]:
     """Like `batch_answers.shown`, of one deal."""
     largest_first = sorted(range(len(terms)), key=[-abs(term) for term in terms].__getitem__)
-    room = (
-        {True: len(terms), False: len(terms)}
-        if all_reasons
-        else {True: REASONS_EACH_WAY, False: REASONS_EACH_WAY}
-    )
+    most = len(terms) if all_reasons else REASONS_EACH_WAY
+    helping = hurting = most
     listed, other = [], 0.0
     for i in largest_first:
         term = terms[i]
-        if not term:
-            break
-        if room[term > 0]:
-            room[term > 0] -= 1
+        if term > 0 and helping:
+            helping -= 1
             listed.append(i)
-        else:
-            other += term
+        elif term < 0 and hurting:
+            hurting -= 1
+            listed.append(i)
+        elif not helping and not hurting:
+            break
+    if len(listed) < len(terms):
+        left = list(terms)
+        for i in listed:
+            left[i] = 0.0
+        other = math.fsum(left)
     return listed, [100 * terms[i] for i in listed], 100 * other
 
 

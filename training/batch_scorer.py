@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from training.basis import CATEGORY, NUMBER, Array, Place
 from training.scorecard import Pair, Value
-from training.stacked import N_SUMS, Stacked
+from training.stacked import N_SUMS, RowOf, Stacked
 
 _FEW_ROWS = 16
 _NO_DIRECTION = 1e-14
@@ -60,10 +60,7 @@ class BatchScorer:
         self._names = [feature.name for feature in features]
         self._moving = self._names.index(moving) if moving else None
         starts = np.array(stacked.starts)
-        self._row_of = [
-            _RowOf(rows, start + feature.unseen_row)
-            for rows, start, feature in zip(stacked.rows_of_values, stacked.starts, features, strict=True)
-        ]
+        self._row_of = [RowOf.of(stacked, i) for i in range(len(features))]
         self._missing_rows = starts + [feature.missing_row for feature in features]
         self._unseen_rows = starts + [feature.unseen_row for feature in features]
         self._is_category = np.array([feature.kind == CATEGORY for feature in features])
@@ -159,17 +156,6 @@ class BatchScorer:
             midpoint = np.clip(_sigmoid(midpoint), room, 1.0 - room)
         outcomes = np.column_stack([midpoint - half, midpoint + half])
         return np.clip(outcomes, 0.0, 1.0) if self._card.binary else outcomes
-
-
-class _RowOf(dict[Value, int]):
-    """Rows of a feature's values; of a text that training never saw, the row for those."""
-
-    def __init__(self, rows: Mapping[Value, int], unseen: int) -> None:
-        super().__init__(rows)
-        self.unseen = unseen
-
-    def __missing__(self, _value: Value) -> int:
-        return self.unseen
 
 
 class _Batch:

@@ -15,10 +15,11 @@ from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.basis import CATEGORY, NUMBER, Array
 from training.scorecard import Value
-from training.stacked import N_SUMS, Stacked
+from training.stacked import N_SUMS, RowOf, Stacked
 
 
 class Scored(NamedTuple):
@@ -33,13 +34,21 @@ class Scored(NamedTuple):
     similar: int
 
 
+class There(NamedTuple):
+    """Uplift, its deviation and its support at another level of the moving feature."""
+
+    uplift: float
+    sd: float
+    supported: bool
+
+
 class RowScore(NamedTuple):
     """One decision as it stands, and as it would be at other levels of the moving feature."""
 
     here: Scored
-    elsewhere: list[Scored]
-    terms: Array
-    """Shape (n_terms,), in the order of ``Scorecard.term_names``."""
+    elsewhere: list[There]
+    terms: list[float]
+    """In the order of ``Scorecard.term_names``."""
     missing: list[str]
     unseen: list[str]
 
@@ -63,8 +72,7 @@ class RowScorer:
         at = self._places.at
         feature = [f.name for f in card.features].index(moving) if moving else -1
         self._moving_at = at[feature] if moving else None
-        self._moving_rows = stacked.rows_of_values[feature]
-        self._moving_unseen = stacked.starts[feature] + card.features[feature].unseen_row
+        self._moving_rows = RowOf.of(stacked, feature)
         pairs = [_Pair(stacked, i, at) for i in range(len(card.pairs))]
         self._pairs = [(pair, bool(moving) and self._moving_at in pair.at) for pair in pairs]
         self._moving_pairs = [pair for pair, moves in self._pairs if moves]
@@ -83,32 +91,38 @@ class RowScorer:
         """
         places = self._places
         rows, above = places.locate(values)
+        weights, gathered, pair_terms = self._gather(rows, above)
+        n_features, n_numbers = len(rows), len(above)
+        points = self._points.take(gathered) * weights
+        points[:n_numbers] += points[n_features : n_features + n_numbers]
+        terms: list[float] = points.take(places.order).tolist() + pair_terms
+        doubt = self._misfit + sum(map(self._doubt.__getitem__, rows))
+        uplift = self._baseline + sum(terms)
+        if self._moving_at is None:
+            sums = weights @ self._columns.take(gathered, axis=0)
+            here, there = self._scored(sums[None], [uplift], [doubt], [None], rows)
+        else:
+            weights[self._moving_at] = 0.0
+            sums = weights @ self._columns.take(gathered, axis=0)
+            here, there = self._at_levels(sums, uplift, doubt, rows, above, elsewhere)
+        if self._binary and abs(uplift) > 1.0:  # all terms shrink alike: see `Scorecard`
+            share = (here.uplift - self._baseline) / (uplift - self._baseline)
+            terms = [share * term for term in terms]
+        missing, unseen = places.named(rows)
+        return RowScore(here, there, terms, missing, unseen)
+
+    def _gather(self, rows: list[int], above: array[float]) -> tuple[Array, NDArray[np.intp], list[float]]:
+        """Weights and numbers of all rows that a decision is read from, and the terms of the pairs."""
         n_features, n_numbers = len(rows), len(above)
         upper = np.array(above, dtype=float)
         weights = self._ones.copy()
         weights[:n_numbers] = 1.0 - upper
         weights[n_features : n_features + n_numbers] = upper
-        in_pairs, pair_terms = self._in_pairs(rows, above)
-        if in_pairs:
-            weights[n_features + n_numbers : -1] = in_pairs
+        pair_terms: list[float] = []
+        if self._pairs:
+            weights[n_features + n_numbers : -1], pair_terms = self._in_pairs(rows, above)
         gathered = np.array(rows + [row + 1 for row in rows[:n_numbers]] + self._fixed_rows)
-        points = self._points.take(gathered) * weights
-        points[:n_numbers] += points[n_features : n_features + n_numbers]
-        terms = points.take(places.order)
-        if pair_terms:
-            terms = np.concatenate([terms, pair_terms])
-        doubt = self._misfit + sum(map(self._doubt.__getitem__, rows))
-        if self._moving_at is None:
-            sums = weights @ self._columns.take(gathered, axis=0)
-            uplift = self._baseline + float(terms.sum())
-            scored = self._scored(sums[None], [uplift], [doubt], [None], rows)
-        else:
-            weights[self._moving_at] = 0.0
-            sums = weights @ self._columns.take(gathered, axis=0)
-            scored = self._at_levels(sums, terms, doubt, rows, above, elsewhere)
-        terms = self._limited(terms, scored[0].uplift)
-        missing, unseen = places.named(rows)
-        return RowScore(scored[0], scored[1:], terms, missing, unseen)
+        return weights, gathered, pair_terms
 
     def _in_pairs(self, rows: list[int], above: Sequence[float]) -> tuple[list[float], list[float]]:
         """Weights of the pairs' rows, 0 where the moving feature is part of it; and the pairs' terms."""
@@ -123,17 +137,17 @@ class RowScorer:
     def _at_levels(
         self,
         sums: Array,
-        terms: Array,
+        uplift: float,
         doubt: float,
         rows: list[int],
         above: Sequence[float],
         elsewhere: Sequence[str],
-    ) -> list[Scored]:
-        """Answer at the decision's own level and at others; `sums` and not `terms` are without the level."""
+    ) -> tuple[Scored, list[There]]:
+        """Answer at the decision's own level and at others; `sums` and not `uplift` are without the level."""
         at = self._moving_at
         assert at is not None
-        own, row_of, unseen = rows[at], self._moving_rows, self._moving_unseen
-        levels = [own, *[row_of.get(level, unseen) for level in elsewhere]]
+        own, row_of = rows[at], self._moving_rows
+        levels = [own, *[row_of[level] for level in elsewhere]]
         there = sums + self._columns.take(levels, axis=0)
         points = [self._point_list[row] for row in levels]
         if self._moving_pairs:
@@ -144,9 +158,10 @@ class RowScorer:
             rows[at] = own
             there += np.array(products) @ self._columns[self._moving_pair_rows]
             points = (points + np.array(products) @ self._points[self._moving_pair_rows]).tolist()
-        usual = self._baseline + float(terms.sum()) - points[0]
-        doubts = [doubt - self._doubt[own] + self._doubt[row] for row in levels]
-        return self._scored(there, [usual + point for point in points], doubts, levels, rows)
+        uplift -= points[0]
+        doubt -= self._doubt[own]
+        doubts = [doubt + self._doubt[row] for row in levels]
+        return self._scored(there, [uplift + point for point in points], doubts, levels, rows)
 
     def _scored(
         self,
@@ -155,23 +170,25 @@ class RowScorer:
         doubts: list[float],
         levels: Sequence[int | None],
         rows: list[int],
-    ) -> list[Scored]:
+    ) -> tuple[Scored, list[There]]:
         draws = sums[:, : self._n_draws]
         variances = np.einsum("ij,ij->i", draws, draws).tolist()
         support, cell, ruled_out = self._support, *self._support.of(rows)
-        scored = []
-        for uplift, variance, doubt, level, (midpoint, chance) in zip(
-            uplifts, variances, doubts, levels, sums[:, -N_SUMS:].tolist(), strict=True
+        others = sums[:, -N_SUMS:].tolist()
+        there: list[There] = []
+        for uplift, variance, doubt, level, (_, logit) in zip(
+            uplifts, variances, doubts, levels, others, strict=True
         ):
-            propensity = _sigmoid(chance)
-            supported, similar = support.at(cell, ruled_out, level, propensity)
+            chance = _sigmoid(logit)
+            supported, seen = support.at(cell, ruled_out, level, chance)
+            if not there:
+                propensity, similar = chance, seen
             if self._binary and abs(uplift) > 1.0:
                 uplift = math.copysign(1.0, uplift)
-            sd = math.sqrt(variance / self._n_draws + doubt)
-            scored.append(
-                Scored(uplift, sd, *self._outcomes(midpoint, uplift), propensity, supported, similar)
-            )
-        return scored
+            there.append(There(uplift, math.sqrt(variance / self._n_draws + doubt), supported))
+        uplift, sd, supported = there[0]
+        win = self._outcomes(others[0][0], uplift)
+        return Scored(uplift, sd, *win, propensity, supported, similar), there[1:]
 
     def _outcomes(self, midpoint: float, uplift: float) -> tuple[float, float]:
         half = uplift / 2.0
@@ -180,14 +197,6 @@ class RowScorer:
         room = min(abs(half), 0.5)
         middle = min(max(_sigmoid(midpoint), room), 1.0 - room)
         return min(max(middle - half, 0.0), 1.0), min(max(middle + half, 0.0), 1.0)
-
-    def _limited(self, terms: Array, uplift: float) -> Array:
-        """Shrink terms that add up to more than a probability can differ by: see `Scorecard`."""
-        if self._binary and abs(uplift) >= 1.0:
-            total = float(terms.sum())
-            if abs(self._baseline + total) > 1.0:
-                return terms * ((uplift - self._baseline) / total)
-        return terms
 
 
 class _Places:
@@ -198,21 +207,22 @@ class _Places:
         by_kind = sorted(range(len(features)), key=lambda i: features[i].kind != NUMBER)
         self.at = [by_kind.index(i) for i in range(len(features))]
         self.order = np.array(self.at)
-        all_of = list(zip(features, stacked.starts, stacked.rows_of_values, strict=True))
+        all_of = list(zip(features, stacked.starts, strict=True))
+        numbers = [(f, start) for f, start in all_of if f.kind == NUMBER]
+        self.number_names = [f.name for f, _ in numbers]
         self.numbers = [
-            (f.name, f.knots.tolist(), len(f.knots) - 1, start, start + f.missing_row)
-            for f, start, _ in all_of
-            if f.kind == NUMBER
+            (knots := f.knots.tolist(), np.diff(f.knots).tolist(), knots[-1], start, start + f.missing_row)
+            for f, start in numbers
         ]
-        self.levels = [
-            (f.name, rows.get, start + f.unseen_row) for f, start, rows in all_of if f.kind != NUMBER
-        ]
+        levels = [i for i, f in enumerate(features) if f.kind != NUMBER]
+        self.level_names = [features[i].name for i in levels]
+        self.levels = [RowOf.of(stacked, i) for i in levels]
         self._missing = [
-            (f.name, at, start + f.missing_row) for (f, start, _), at in zip(all_of, self.at, strict=True)
+            (f.name, at, start + f.missing_row) for (f, start), at in zip(all_of, self.at, strict=True)
         ]
         self._unseen = [
             (f.name, at, start + f.unseen_row)
-            for (f, start, _), at in zip(all_of, self.at, strict=True)
+            for (f, start), at in zip(all_of, self.at, strict=True)
             if f.kind == CATEGORY
         ]
 
@@ -220,23 +230,23 @@ class _Places:
         """Return each feature's lower row, and for numbers the next one's weight, as `Place` has them."""
         get: Callable[[str], Any] = values.get
         rows, above = [], []
-        for name, knots, last, start, missing in self.numbers:
-            value = get(name)
+        for value, (knots, gaps, top, start, missing) in zip(
+            map(get, self.number_names), self.numbers, strict=True
+        ):
             share = 0.0
             if value is None:
                 rows.append(missing)
-            elif last < 1 or value <= knots[0]:
+            elif value <= knots[0] or not gaps:
                 rows.append(start)
-            elif value >= knots[last]:
-                rows.append(start + last - 1)
+            elif value >= top:
+                rows.append(start + len(gaps) - 1)
                 share = 1.0
             else:
                 low = bisect_right(knots, value) - 1
-                bottom = knots[low]
-                share = (value - bottom) / (knots[low + 1] - bottom)
+                share = (value - knots[low]) / gaps[low]
                 rows.append(start + low)
             above.append(share)
-        rows += [row_of(get(name), unseen) for name, row_of, unseen in self.levels]
+        rows += [rows_of[v] for rows_of, v in zip(self.levels, map(get, self.level_names), strict=True)]
         return rows, array("f", above)
 
     def named(self, rows: list[int]) -> tuple[list[str], list[str]]:

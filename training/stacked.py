@@ -5,6 +5,7 @@ numpy at most, because serving imports this.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -90,3 +91,20 @@ def _rows_of_values(feature: Feature, start: int) -> dict[Value, int]:
         return {**by_level, **rows}
     unseen = start + feature.unseen_row
     return {**rows, False: by_level.get("false", unseen), True: by_level.get("true", unseen)}
+
+
+class RowOf(dict[Value, int]):
+    """Rows of a feature's values; of a text that training never saw, the row for those."""
+
+    def __init__(self, rows: Mapping[Value, int], unseen: int) -> None:
+        super().__init__(rows)
+        self._unseen = unseen
+
+    @classmethod
+    def of(cls, stacked: Stacked, feature: int) -> RowOf:
+        """Rows of a feature that is no number."""
+        unseen = stacked.starts[feature] + stacked.card.features[feature].unseen_row
+        return cls(stacked.rows_of_values[feature], unseen)
+
+    def __missing__(self, _value: Value) -> int:
+        return self._unseen

@@ -112,7 +112,9 @@ def test_one_decision_is_answered_as_the_scorecard_answers_it(card, values, else
     assert (tuple(row.missing), tuple(row.unseen)) == (told.missing, told.unseen)
     assert len(row.elsewhere) == len(elsewhere)
     for stage, scored in zip(elsewhere, row.elsewhere, strict=True):
-        assert_scored(scored, card.evaluate_one({**values, "stage": stage}))
+        there = card.evaluate_one({**values, "stage": stage})
+        assert scored[:2] == pytest.approx((there.uplift, there.sd), abs=1e-12, rel=1e-12)
+        assert scored.supported == there.supported
 
 
 @each_card
@@ -131,7 +133,7 @@ def test_a_scorer_answers_alike_after_any_other_decision():
     scorer.score({"amount": -1.0, "partner": "P7"}, ["late", "never seen"])
     again = scorer.score(values, ["early"])
     assert (again.here, again.elsewhere) == (first.here, first.elsewhere)
-    np.testing.assert_array_equal(again.terms, first.terms)
+    assert again.terms == first.terms
 
 
 def test_the_cases_reach_both_sides_of_every_rule():
