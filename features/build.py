@@ -1,7 +1,7 @@
 """Features of decisions: one row per moment, from what was on record before it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from features.as_of import (
 )
 from features.column_types import is_text
 from features.coordination import Touches
+from features.everybody import OWNERS, Everybody
 from features.history import DealHistory
 from features.problems import TableError, UserError
 from features.stages import stage_history
@@ -32,7 +33,7 @@ MOMENT_COLUMNS = ("deal_id", "stage", "entered_at", "moment")
 Columns = dict[str, object]
 
 
-def build_features(tables: Tables, moments: pd.DataFrame) -> pd.DataFrame:
+def build_features(tables: Tables, moments: pd.DataFrame, everybody: Everybody | None = None) -> pd.DataFrame:
     """Return one row per moment, from what was on record strictly before it.
 
     Parameters
@@ -40,6 +41,8 @@ def build_features(tables: Tables, moments: pd.DataFrame) -> pd.DataFrame:
     tables : as ``schema.check`` returns them
     moments : columns ``deal_id``, ``stage``, ``entered_at`` (when that stage was entered) and ``moment``
         (when the question is asked; the same as ``entered_at`` where it is asked at stage entries). UTC.
+    everybody : what rows read of all deals, where `tables` hold only those of the partners and customers
+        asked about; read from `tables` by default
 
     Returns
     -------
@@ -63,10 +66,11 @@ def build_features(tables: Tables, moments: pd.DataFrame) -> pd.DataFrame:
     """
     history = _History(tables)
     asked = _Asked.read(tables, history, moments)
+    everybody = everybody or Everybody.of(tables)
     columns: Columns = {}
     for part in (_deal, _partner, _customer, _pair, _vendor, _coordination):
-        columns.update(part(tables, history, asked))
-    own = _own_columns(tables, history.deals, asked, taken=set(columns))
+        columns.update(part(tables, history, asked, everybody))
+    own = _own_columns(tables, history.deals, asked, everybody, taken=set(columns))
     ordered = {name: columns[name] for name in catalog.names()}
     return pd.DataFrame({**ordered, **own}, index=moments.index)
 
@@ -135,7 +139,7 @@ class _Asked:
         )
 
 
-def _deal(tables: Tables, history: _History, asked: _Asked) -> Columns:
+def _deal(tables: Tables, history: _History, asked: _Asked, _everybody: Everybody) -> Columns:
     deals = tables.deals
     amount = history.deals.at("amount", asked.deal, asked.moment).to_numpy(dtype=np.float64)
     entries = tables.stage_entries
@@ -174,14 +178,10 @@ def _deal_text(deals: DealHistory, name: str, asked: _Asked) -> pd.Categorical:
     return pd.Categorical(deals.at(name, asked.deal, asked.moment), categories=levels)
 
 
-def _partner(tables: Tables, history: _History, asked: _Asked) -> Columns:
+def _partner(tables: Tables, history: _History, asked: _Asked, everybody: Everybody) -> Columns:
     partners = tables.partners
-    everybody = np.zeros_like(history.partner)
-    nobody_else = np.zeros_like(asked.partner)
     is_won = (history.won != NEVER).astype(np.float64)
-    closings_of_all = EventLog(everybody, history.closed, is_won)
-    closed_of_all, won_of_all = closings_of_all.count_and_total(nobody_else, asked.moment)
-    prior = np.where(closed_of_all > 0, won_of_all / np.maximum(closed_of_all, 1), PRIOR_WITHOUT_HISTORY)
+    prior = everybody.share_won(asked.moment, PRIOR_WITHOUT_HISTORY)
     closings = EventLog(history.partner, history.closed, is_won)
     closed, won = closings.count_and_total(asked.partner, asked.moment)
     with_product = _wins_with_product(history, asked)
@@ -211,7 +211,7 @@ def _wins_with_product(history: _History, asked: _Asked) -> Floats:
     return np.where(product >= 0, count - own, np.nan)
 
 
-def _customer(tables: Tables, history: _History, asked: _Asked) -> Columns:
+def _customer(tables: Tables, history: _History, asked: _Asked, _everybody: Everybody) -> Columns:
     customers = tables.customers
     return {
         "customer_industry": _category(customers["industry"], asked.customer),
@@ -223,7 +223,7 @@ def _customer(tables: Tables, history: _History, asked: _Asked) -> Columns:
     }
 
 
-def _pair(tables: Tables, history: _History, asked: _Asked) -> Columns:
+def _pair(tables: Tables, history: _History, asked: _Asked, _everybody: Everybody) -> Columns:
     wins = _others(history.pair, history.won, asked)
     last = EventLog(history.pair, history.created).last_row(
         history.pair[asked.deal], asked.moment, asked.deal
@@ -257,7 +257,7 @@ def _relationship(tables: Tables, asked: _Asked) -> tuple[Ints, pd.api.extension
     return np.append(since, NEVER)[row], executive.array.take(row, allow_fill=True)
 
 
-def _vendor(tables: Tables, history: _History, asked: _Asked) -> Columns:
+def _vendor(tables: Tables, history: _History, asked: _Asked, _everybody: Everybody) -> Columns:
     involvements = tables.involvements
     deal = codes_of(involvements["deal_id"], tables.deals["deal_id"])
     known = known_at(involvements["started_at"], involvements["recorded_at"])
@@ -275,8 +275,9 @@ def _vendor(tables: Tables, history: _History, asked: _Asked) -> Columns:
     }
 
 
-def _coordination(tables: Tables, _history: _History, asked: _Asked) -> Columns:
-    days = Touches.of(tables).uncoordinated_days(asked.deal, asked.moment)
+def _coordination(tables: Tables, _history: _History, asked: _Asked, everybody: Everybody) -> Columns:
+    touches = replace(Touches.of(tables), n_deals=everybody.active_deals)
+    days = touches.uncoordinated_days(asked.deal, asked.moment)
     flag = pd.array(days > 0, dtype="boolean")
     flag[np.isnan(days)] = pd.NA
     return {"uncoordinated_days": days, "uncoordinated": flag}
@@ -289,9 +290,11 @@ def _others(keys: Ints, times: Ints, asked: _Asked) -> Floats:
     return (count - own).astype(np.float64)
 
 
-def _own_columns(tables: Tables, deals: DealHistory, asked: _Asked, taken: set[str]) -> Columns:
+def _own_columns(
+    tables: Tables, deals: DealHistory, asked: _Asked, everybody: Everybody, taken: set[str]
+) -> Columns:
     """Return the user's own columns; times, and texts that name each row, are no features."""
-    owners: Mapping[str, Ints] = {"deals": asked.deal, "partners": asked.partner, "customers": asked.customer}
+    owners: Mapping[str, Ints] = dict(zip(OWNERS, (asked.deal, asked.partner, asked.customer), strict=True))
     columns: Columns = {}
     for table_name, rows in owners.items():
         table = tables.by_name()[table_name]
@@ -302,7 +305,7 @@ def _own_columns(tables: Tables, deals: DealHistory, asked: _Asked, taken: set[s
                     table_name, column, f"would become the feature '{name}', which exists; rename it"
                 )
             if is_text(table[column]):
-                if not _names_each_row(table[column]):
+                if (table_name, column) not in everybody.names_rows:
                     of_deal = table_name == "deals"
                     columns[name] = (
                         _deal_text(deals, column, asked) if of_deal else _category(table[column], rows)
@@ -316,11 +319,6 @@ def _own_columns(tables: Tables, deals: DealHistory, asked: _Asked, taken: set[s
             elif pd.api.types.is_numeric_dtype(values.dtype):
                 columns[name] = values.to_numpy(dtype=np.float64, na_value=np.nan)
     return columns
-
-
-def _names_each_row(values: pd.Series) -> bool:
-    distinct = values.nunique()
-    return distinct > 50 and distinct > 0.5 * values.notna().sum()
 
 
 def _levels(values: pd.Series) -> np.ndarray:

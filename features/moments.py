@@ -1,5 +1,7 @@
 """Moments to decide: when the question "step in, or step back?" is asked about a deal."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -64,17 +66,20 @@ def every_days(tables: Tables, days: int) -> pd.DataFrame:
     return moments.sort_values(["moment", "deal_id"], ignore_index=True)[COLUMNS]
 
 
-def open_deals(tables: Tables, as_of: pd.Timestamp | None = None) -> pd.DataFrame:
+def open_deals(
+    tables: Tables, as_of: pd.Timestamp | None = None, order: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Return the moments of the deals that are open at ``as_of``, each in the stage last recorded.
 
     ``as_of`` defaults to a microsecond after the export, so that all of it is known; without an offset it is
     UTC. Deals without a stage on record are left out. Sorted by deal; ``decision_id`` is ``DEAL:STAGE``.
+    ``order`` of the stages tells which of two entries at the same instant counts.
     """
     moment = tables.now.as_unit("us") + pd.Timedelta(1, unit="us") if as_of is None else pd.Timestamp(as_of)
     moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment
     deals = tables.deals
     is_open = (deals["created_at"] < moment) & ~(deals["closed_at"] < moment)
-    stages = current_stages(tables.stage_entries, moment)
+    stages = current_stages(tables.stage_entries, moment, order)
     moments = stages[stages["deal_id"].isin(deals.loc[is_open, "deal_id"])].reset_index(drop=True)
     return moments.assign(
         moment=pd.Series(moment, index=moments.index, dtype="datetime64[us, UTC]"),

@@ -1,5 +1,7 @@
 """Stages: in which order a deal passes them, and what lay before the one it is in."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -48,14 +50,18 @@ def stage_history(
     return matches.count(earlier).astype(np.float64), days
 
 
-def current_stages(entries: pd.DataFrame, as_of: pd.Timestamp) -> pd.DataFrame:
+def current_stages(
+    entries: pd.DataFrame, as_of: pd.Timestamp, order: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Return each deal's stage as recorded before ``as_of``: columns deal_id, stage, entered_at.
 
-    Of two entries at the same instant the later stage by ``stage_order``, as known then, counts.
+    Of two entries at the same instant the later stage counts: by `order`, else by ``stage_order`` as known
+    then.
     """
     known = known_at(entries["entered_at"], entries["recorded_at"])
     seen = entries[known < microseconds(pd.Series([as_of]))]
-    place = seen["stage"].map({stage: i for i, stage in enumerate(stage_order(seen))})
+    order = stage_order(seen) if order is None else order
+    place = seen["stage"].map({stage: i for i, stage in enumerate(order)})
     seen = seen.assign(_place=place).sort_values(["deal_id", "entered_at", "_place"])
     latest = seen.drop_duplicates("deal_id", keep="last")
     return latest[["deal_id", "stage", "entered_at"]].reset_index(drop=True)
