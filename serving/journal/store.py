@@ -122,7 +122,7 @@ class Journal:
 
     async def _put_with_patience(self, writer: Writer, rows: Sequence[Row]) -> bool:
         """No room: a well writer makes some soon; a lost one does not."""
-        give_up_at = time.monotonic() + self._pace.lost_after_seconds
+        give_up_at = time.monotonic() + self._pace.patience_seconds
         while writer.is_well() and time.monotonic() < give_up_at:
             await asyncio.sleep(0.005)
             if writer.put(rows):

@@ -41,6 +41,8 @@ class Pace:
     """One commit holds no more (a call's rows stay together, though)."""
     room_rows: int = 20_000
     """So many may wait; some 40 MB."""
+    patience_seconds: float = 2.0
+    """So long a call waits for room while the writer is well."""
     lost_after_seconds: float = 1.0
     """A failure is retried in silence so long; then the journal is lost, until a commit succeeds."""
     retry_seconds: float = 1.0
@@ -99,6 +101,7 @@ class Writer:
         with self._lock:
             waiting = self._n_waiting + len(rows)
             if self._closing.is_set() or (waiting > self.pace.room_rows and self._n_waiting):
+                self._full.set()  # somebody waits for room: gather no more
                 return False
             self._queue.append(_Waiting(rows, time.monotonic(), heard))
             self._n_waiting = waiting

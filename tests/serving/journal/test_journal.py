@@ -80,6 +80,23 @@ def test_strict_returns_after_the_commit_and_many_share_one(url: str) -> None:
     asyncio.run(go())
 
 
+def test_strict_does_not_return_while_the_commit_cannot_be(url: str) -> None:
+    """The kill of a process finds this out only now and then: a commit is short."""
+
+    async def go() -> None:
+        async with opened(url, "strict") as journal:
+            with journal.writing() as connection:
+                if not journal.database.is_sqlite:
+                    connection.exec_driver_sql("LOCK TABLE answers IN EXCLUSIVE MODE")
+                recording = asyncio.create_task(journal.record([an_answer()]))
+                await asyncio.sleep(0.3)
+                assert not recording.done()
+            await recording
+            assert len(stored_ids(url)) == 1
+
+    asyncio.run(go())
+
+
 def test_background_returns_at_once_and_writes_within_the_window(url: str) -> None:
     async def go() -> None:
         async with opened(url, "background") as journal:
