@@ -230,8 +230,11 @@ def refuse_open_door(keys: Keys, host: str) -> None:
     """
     if not keys.required or keys.has_live_key():
         return
-    why = "STEPIN_KEYS_REQUIRED is set" if is_loopback(host) else f"others reach the server at {host}"
+    if is_loopback(host):
+        why, other = "STEPIN_KEYS_REQUIRED is set", "leave the setting out"
+    else:
+        why, other = f"others reach the server at {host}", "serve at 127.0.0.1"
     raise UserError(
         f"An API key is needed, for {why}, but there is none yet. "
-        "Make one with stepin key create NAME --scope score, or serve at 127.0.0.1."
+        f"Make one with stepin key create NAME --scope score, or {other}."
     )

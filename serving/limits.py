@@ -19,6 +19,7 @@ MOST_BUFFERED = 64 * 1024 * 1024
 """Bytes of large bodies that one worker holds at the same time."""
 LARGE = 64 * 1024
 MOST_BUCKETS = 10_000
+_ROUNDING = 1e-6
 DRAIN_SECONDS, DRAIN_BYTES = 1.0, 256 * 1024 * 1024
 
 
@@ -180,14 +181,14 @@ class Rates:
         TooManyRequests
             None is left; it tells after how many whole seconds there will be one.
         """
-        tokens, at = self._buckets.pop(caller, (self.capacity, now))
-        tokens = min(self.capacity, tokens + (now - at) * self.per_second)
-        refused = tokens < 1.0
+        kept = self._buckets.pop(caller, (self.capacity, now))
+        tokens = min(self.capacity, kept[0] + (now - kept[1]) * self.per_second)
         if len(self._buckets) >= self.most_buckets:
             del self._buckets[next(iter(self._buckets))]
-        self._buckets[caller] = (tokens if refused else tokens - 1.0, now)
-        if refused:
-            raise TooManyRequests(max(1, math.ceil((1.0 - tokens) / self.per_second)))
+        if tokens < 1.0 - _ROUNDING:
+            self._buckets[caller] = kept
+            raise TooManyRequests(max(1, math.ceil((1.0 - tokens) / self.per_second - _ROUNDING)))
+        self._buckets[caller] = (tokens - 1.0, now)
 
 
 def caller_of(client: tuple[str, int] | None) -> str:
