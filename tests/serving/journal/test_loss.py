@@ -62,18 +62,20 @@ class Asked:
 
     def __init__(self, journal: Journal) -> None:
         self.journal, self.given, self.refused = journal, [], []
-        self.number = 0
+        self.number, self.slowest = 0, 0.0
 
     async def ask(self) -> None:
         self.number += 1
         # Bulky, so that a full disk is felt at once rather than after some free pages.
         row = an_answer(self.number, facts="x" * 20_000)
+        since = time.monotonic()
         try:
             await self.journal.record([row])
         except JournalLost:
             self.refused.append(row["recommendation_id"])
         else:
             self.given.append(row["recommendation_id"])
+        self.slowest = max(self.slowest, time.monotonic() - since)
 
     async def ask_until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
@@ -132,6 +134,7 @@ def test_a_loss_is_said_and_ends(
 
     caplog.set_level(logging.WARNING, "stepin.journal")
     asked = asyncio.run(go())
+    assert asked.slowest < 3.0  # nobody waits for the database to be back
     stored = stored_ids(outage.url)
     assert len(set(stored)) == len(stored)
     # Given and not there is exactly what was counted: nothing was lost in silence.
