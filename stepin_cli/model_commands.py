@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from stepin_cli.console import outcome_lines, say, steps, waiting
+from stepin_cli.console import outcome_lines, say, steps
 from stepin_cli.options import (
     allow_option,
     as_json_option,
@@ -18,14 +18,11 @@ from stepin_cli.options import (
     trial_options,
 )
 from stepin_cli.places import (
-    model_folder,
     read_source,
-    read_to_score,
     refuse_place,
     refuse_table_place,
     refuse_trial_of_another,
     refuse_unreadable,
-    write_parquet,
 )
 
 
@@ -143,26 +140,37 @@ def train(
 @click.command()
 @click.argument("model")
 @click.argument("source", type=path_type)
-@click.argument("out", metavar="OUT.parquet", type=path_type)
+@click.argument("out", metavar="OUT", type=path_type)
 @columns_option
+@click.option(
+    "--write-back",
+    metavar="CRM",
+    help="Write OUT.csv for the loader of salesforce, dynamics or hubspot, or as a FILE.toml says.",
+)
 @as_json_option
-def score(model: str, source: Path, out: Path, columns: Path | None, as_json: bool) -> None:
-    """Advise on every decision of SOURCE, or on the open deals of a folder of CRM tables."""
-    refuse_table_place(out, source)
-    refuse_unreadable(source, columns)
-    folder = model_folder(model)
-    from training.scoring import learned_categories, score_table
+def score(
+    model: str, source: Path, out: Path, columns: Path | None, write_back: str | None, as_json: bool
+) -> None:
+    """Advise on every decision of SOURCE, or on the open deals of a folder of CRM tables.
 
-    categories = learned_categories(folder)
-    with waiting("Scoring"):
-        table = score_table(folder, read_to_score(source, columns, categories))
-        write_parquet(table, out)
-    shares = table["advice"].value_counts().to_dict()
+    OUT is a Parquet or CSV file, by its ending. With --write-back it is an import file for a CRM: each open
+    deal's id, score, advice, points, first three reasons as the server words them, model version and as-of.
+    """
+    refuse_table_place(out, source, (".csv",) if write_back else (".parquet", ".csv"))
+    refuse_unreadable(source, columns)
+    from stepin_cli.scoring import score_for_a_crm, score_to_a_table
+
+    if write_back:
+        scored = score_for_a_crm(model, source, out, columns, write_back)
+    else:
+        scored = score_to_a_table(model, source, out, columns)
+    n = sum(scored.advice.values())
     say(
-        {"out": str(out), "decisions": len(table), "advice": shares},
+        {"out": str(out), "decisions": n, "advice": scored.advice, "mind": scored.mind},
         as_json,
-        f"{out}: {len(table):,} decisions",
-        *(f"  {n:>9,}  {advice}" for advice, n in shares.items()),
+        f"{out}: {n:,} decisions" if not write_back else f"{out}: {n:,} records",
+        *(f"  {count:>9,}  {advice}" for advice, count in scored.advice.items()),
+        *(f"Mind: {line}" for line in scored.mind),
     )
 
 

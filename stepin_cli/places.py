@@ -4,7 +4,8 @@ Whatever can't be is refused here, in one sentence and before any work.
 """
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,12 +82,16 @@ def refuse_place(place: Path) -> None:
         raise UserError(f"{place} cannot be written: nothing may be put into {above}. Name another place.")
 
 
-def refuse_table_place(out: Path, source: Path) -> None:
+def refuse_table_place(out: Path, source: Path, endings: Sequence[str] = (".parquet",)) -> None:
     """Refuse a file that cannot be written, or should not be, before any work."""
     from features.problems import UserError
 
-    if out.suffix != ".parquet":
-        raise UserError(f"{out} should end in .parquet: the table is written as Parquet.")
+    if out.suffix not in endings:
+        written = {".parquet": "Parquet", ".csv": "CSV"}
+        raise UserError(
+            f"{out} should end in {' or '.join(endings)}: "
+            f"the table is written as {' or '.join(written[ending] for ending in endings)}."
+        )
     if out.is_dir():
         raise UserError(f"{out} is a folder; name a file in it.")
     if not out.absolute().parent.is_dir():
@@ -94,11 +99,6 @@ def refuse_table_place(out: Path, source: Path) -> None:
     if source.is_file() and out.exists() and out.samefile(source):
         raise UserError(f"{out} is the source itself; name another file for the results.")
     refuse_place(out)
-
-
-def model_folder(model: str) -> Path:
-    """Folder of a model; a registered one is fetched first."""
-    return Path(named_model(model)["STEPIN_MODEL"])
 
 
 def named_model(model: str) -> dict[str, str]:
@@ -116,11 +116,21 @@ def named_model(model: str) -> dict[str, str]:
     }
 
 
-def write_parquet(table: Any, out: Path) -> None:
-    """Whole or not at all."""
+def write_table(table: Any, out: Path) -> None:
+    """Write Parquet, or CSV in UTF-8 where `out` ends so: whole or not at all."""
+    with whole_file(out) as fresh:
+        if out.suffix == ".csv":
+            table.to_csv(fresh, index=False)
+        else:
+            table.to_parquet(fresh, index=False)
+
+
+@contextmanager
+def whole_file(out: Path) -> Iterator[Path]:
+    """Give a place beside `out` to write to; what was written there is `out` once the block ends well."""
     fresh = out.with_name(f".{out.name}.part")
     try:
-        table.to_parquet(fresh, index=False)
+        yield fresh
         fresh.replace(out)
     finally:
         fresh.unlink(missing_ok=True)

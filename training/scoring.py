@@ -1,5 +1,7 @@
 """A model folder applied to a decision table."""
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -8,8 +10,8 @@ from features.column_types import as_text
 from features.decisions import DecisionTable
 from features.problems import TableError, UserError
 from training import model_folder
-from training.basis import CATEGORY, NUMBER
-from training.columns import ColumnKinds
+from training.basis import BOOLEAN, CATEGORY, NUMBER, Levels
+from training.columns import ColumnKinds, Values
 from training.pipeline import answer_columns
 from training.policy import Policy
 from training.uplift import UpliftModel
@@ -53,6 +55,33 @@ def score_table(folder: Path, decisions: DecisionTable) -> pd.DataFrame:
         strongest_for=terms[answers.terms.argmax(axis=1)],
         strongest_against=terms[answers.terms.argmin(axis=1)],
     )
+
+
+def values_as_learned(
+    folder: Path, decisions: DecisionTable
+) -> Iterator[dict[str, float | bool | str | None]]:
+    """For each decision the model's own features, as a request to the server brings them; None is missing.
+
+    Raises
+    ------
+    UserError
+        As `score_table`.
+    """
+    model = UpliftModel.load(folder)
+    kinds = ColumnKinds({feature.name: feature.kind for feature in model.scorecard_.features})
+    columns = kinds.read(_as_learned(decisions, model))
+    plain = [_plain(values, kinds.kinds[name]) for name, values in columns.items()]
+    for row in zip(*plain, strict=True):
+        yield dict(zip(columns, row, strict=True))
+
+
+def _plain(values: Values, kind: str) -> list[float | bool | str | None]:
+    if isinstance(values, Levels):
+        names: list[bool | str | None] = [
+            name == "true" if kind == BOOLEAN else name for name in values.names
+        ]
+        return [*map([*names, None].__getitem__, values.codes)]
+    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 def _as_learned(decisions: DecisionTable, model: UpliftModel) -> pd.DataFrame:
