@@ -187,6 +187,9 @@ def score(
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 def serve(model: str, host: str, port: int, workers: int) -> None:
     """Serve MODEL, a model folder or models:/NAME@ALIAS, over HTTP until stopped."""
+    for library in ("OPENBLAS", "OMP", "MKL"):
+        # Before numpy is there: an answer's products are so small that waking a second thread costs more.
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from serving.server import serve as run
     from serving.settings import Settings
 
