@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from features import moments
-from features.as_of import NEVER, EventLog, Ints, codes_of, microseconds
+from features.as_of import NEVER, EventLog, Ints, codes_of, is_among, microseconds
 from features.build import build_features
 from features.coordination import Touches
 from features.decision_table import DecisionTable, FlowStep, drop_columns_that_say_nothing, refuse_one_valued
@@ -72,7 +72,7 @@ def build_decisions(
     """
     trial = TargetTrial(grace_days, horizon_days, every_days, against)
     audit = audit_tables(tables, allow)
-    audit.refuse("Leave it out of its table")
+    audit.refuse(" of the tables")
     asked = _with_deals(tables, _moments(tables, trial))
     kept, flow = _eligible(asked, tables, trial)
     rows = _rows(kept).assign(
@@ -235,7 +235,7 @@ def _ever_against_never(tables: Tables) -> dict[str, list[list[int]]]:
     many of those: four numbers a partner.
     """
     closed = tables.deals[tables.deals["outcome"] != "open"]
-    joined = closed["deal_id"].isin(tables.involvements["deal_id"])
+    joined = is_among(closed["deal_id"], tables.involvements["deal_id"])
     won = closed["outcome"] == "won"
     counts = pd.DataFrame(
         {"joined": joined, "joined_won": joined & won, "left": ~joined, "left_won": ~joined & won}

@@ -68,7 +68,7 @@ def read_flat(
         _refuse_too_little(rows, meaning, source.name)
         features, left_out = drop_columns_that_say_nothing(features)
         audit = _audit(features, rows, [str(column) for column in table.columns], allow)
-        audit.refuse(f"Leave it out under [features] of {meaning.name}")
+        audit.refuse(f" under [features] of {meaning.name}")
     if features.columns.empty:
         raise UserError(f"{source.name}: no column is left as a feature; see [features] of {meaning.name}.")
     about = _about(meaning, features, flow, left_out) | {"audit": audit.to_list()}

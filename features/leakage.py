@@ -53,26 +53,30 @@ class Audit:
             for found in ordered
         ]
 
-    def refuse(self, remedy: str = "Leave it out") -> None:
+    def refuse(self, where: str = "") -> None:
         """Refuse the blatant.
 
         Parameters
         ----------
-        remedy : how a column is left out here
+        where : what a column is left out of here, after a space: `` of the tables``
 
         Raises
         ------
         LeakageError
-            Names each blatant column, why, and what to write to keep it.
+            One sentence, a line for each blatant column that says why, and what to do.
         """
         if not self.blatant:
             return
-        n = len(self.blatant)
-        named = "; ".join(f"'{found.column}': {found.why}" for found in self.blatant)
-        options = " ".join(f"--allow '{found.column}'" for found in self.blatant)
+        first, *others = self.blatant
+        knows, them, it = ("know", "them", "one") if others else ("knows", "it", "it")
         raise LeakageError(
-            f"{n} column{' knows' if n == 1 else 's know'} the future. {named}. "
-            f"{remedy}, or keep it after looking: {options}."
+            "\n".join(
+                [
+                    f"{len(self.blatant)} column{'s' if others else ''} {knows} the future.",
+                    *(f"  '{found.column}': {found.why}" for found in self.blatant),
+                    f"Leave {them} out{where}, or keep {it} after looking: --allow '{first.column}'.",
+                ]
+            )
         )
 
     def _allows(self, found: Finding) -> bool:
@@ -163,9 +167,19 @@ def refuse_unknown(columns: Iterable[str], allow: Collection[str]) -> None:
     bare = {_bare(name) for name in known}
     for name in allow:
         if name not in known and _bare(name) not in bare:
-            near = get_close_matches(name, known, n=3) or known[:5]
-            offered = "the nearest are " + ", ".join(f"'{each}'" for each in near)
-            raise UserError(_NO_SUCH_COLUMN.format(name=name, near=offered))
+            raise UserError(_NO_SUCH_COLUMN.format(name=name, near=_near(name, known)))
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    """Offer the columns whose names hold the name or resemble it; without any, the first few."""
+    folded = {column.casefold(): column for column in known}
+    holding = [column for fold, column in folded.items() if name.casefold() in fold]
+    alike = [folded[fold] for fold in get_close_matches(name.casefold(), folded, n=3)]
+    near = list(dict.fromkeys([*alike, *holding]))[:5]
+    named = ", ".join(f"'{each}'" for each in near or known[:5])
+    if not near:
+        return f"the columns are {named}{', ...' if len(known) > 5 else ''}"
+    return f"the nearest {'are' if len(near) > 1 else 'is'} {named}"
 
 
 def _bare(name: str) -> str:

@@ -114,10 +114,21 @@ def _equals(total: Column, parts: Sequence[Column]) -> float:
 
 def _steps(column: Column, other: Column) -> bool:
     """Whether the levels are ranges of the other's numbers that do not overlap, each with several numbers."""
+    if not _in_order(_ranges(column, other, slice(None, _SKETCH))):
+        return False  # what overlaps on some rows does so on all of them
+    ranges = _ranges(column, other, slice(None))
+    return len(ranges) >= 3 and ranges["nunique"].median() >= 5 and _in_order(ranges)
+
+
+def _ranges(column: Column, other: Column, rows: slice) -> pd.DataFrame:
+    """Return where the other's numbers lie within each level, in order."""
     assert other.numbers is not None
     level = column.texts.to_numpy() if column.texts is not None else column.numbers
-    table = pd.DataFrame({"level": level, "number": other.numbers})[~column.missing & ~other.missing]
-    ranges = table.groupby("level")["number"].agg(["min", "max", "nunique", "size"]).sort_values("min")
-    if len(ranges) < 3 or ranges["nunique"].median() < 5:
-        return False
+    assert level is not None
+    both = (~column.missing & ~other.missing)[rows]
+    table = pd.DataFrame({"level": level[rows][both], "number": other.numbers[rows][both]})
+    return table.groupby("level")["number"].agg(["min", "max", "nunique"]).sort_values(["min", "max"])
+
+
+def _in_order(ranges: pd.DataFrame) -> bool:
     return bool((ranges["min"].to_numpy()[1:] >= ranges["max"].to_numpy()[:-1]).all())

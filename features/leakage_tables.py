@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from features.as_of import microseconds
+from features.as_of import is_among, microseconds
 from features.column_types import as_text, is_text
 from features.history import DealHistory
 from features.leakage_evidence import share_bounds
@@ -36,7 +36,7 @@ def closed_deals(tables: Tables, most: int) -> tuple[pd.DataFrame, np.ndarray, n
     frame = _columns(tables, rows)
     of = deals.iloc[rows]
     won = (of["outcome"] == "won").to_numpy(dtype=float)
-    return frame, won, of["deal_id"].isin(tables.involvements["deal_id"]).to_numpy()
+    return frame, won, is_among(of["deal_id"], tables.involvements["deal_id"])
 
 
 def table_findings(tables: Tables, frame: pd.DataFrame) -> Iterator[Finding]:
@@ -89,7 +89,7 @@ def _filling_is_on_record(tables: Tables, name: str, is_closed: np.ndarray) -> b
     """Whether the history says since when most closed deals held a value: it is used from then on."""
     filled = tables.deals.loc[is_closed & tables.deals[name].notna().to_numpy(), "deal_id"]
     changed = tables.deal_changes.loc[tables.deal_changes["column"] == name, "deal_id"]
-    return len(filled) > 0 and bool(filled.isin(changed).mean() >= _MOSTLY)
+    return len(filled) > 0 and bool(is_among(filled, changed).mean() >= _MOSTLY)
 
 
 def _open_finding(name: str, empty: np.ndarray, is_open: np.ndarray) -> Finding | None:

@@ -38,6 +38,6 @@ def audited(decisions: DecisionTable, allow: Collection[str] = ()) -> DecisionTa
         also_known=[*before, *allow],
         as_of=catalog.names() if about["kind"] == "crm" else (),
     )
-    audit.refuse("Leave it out of its table")
+    audit.refuse(" of the tables")
     known = {found["column"]: found for found in [*audit.to_list(), *(about.get("audit") or [])]}
     return replace(decisions, about=about | {"audit": list(known.values())})
