@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from stepin_cli import key_commands, model_commands, table_commands
+from stepin_cli import journal_commands, key_commands, model_commands, table_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -89,6 +89,7 @@ for command in (
     model_commands.promote,
     model_commands.rollback,
     key_commands.key,
+    journal_commands.journal,
 ):
     cli.add_command(command)
 

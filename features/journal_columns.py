@@ -48,3 +48,15 @@ OVERRIDE_COLUMNS: tuple[str, ...] = (
     "sent_by",
 )
 """A person decided otherwise: ``decided`` is step_in or step_back, ``reason`` their own words."""
+
+JOINED_COLUMNS: tuple[str, ...] = (
+    *ANSWER_COLUMNS,
+    "outcome",
+    "closed_at",
+    "outcome_received_at",
+    "override_decided",
+    "override_reason",
+    "override_received_at",
+)
+"""One answer with what came of it, as `stepin journal export` writes it: the deal's newest outcome, and the
+newest override of the answer. Missing where none came."""

@@ -9,17 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stepin_cli.console import say
-from stepin_cli.options import as_json_option
+from stepin_cli.options import as_json_option, database_option, database_url
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
-
-_DATABASE = "sqlite:///stepin.db"
-_database_option = click.option(
-    "--database",
-    metavar="URL",
-    help=f"Database of the server. [default: STEPIN_DATABASE, or {_DATABASE}]",
-)
 
 
 @click.group()
@@ -38,7 +31,7 @@ def key() -> None:
     help="What it may do; can be given again. read: model, deals, lists, metrics. score: ask for advice on "
     "facts that the caller brings. record: outcomes, overrides, events. admin: all.",
 )
-@_database_option
+@database_option
 @as_json_option
 def create(name: str, scopes: tuple[str, ...], database: str | None, as_json: bool) -> None:
     """Make a key for NAME (who will use it), and show it: this once, for only its hash is kept."""
@@ -50,7 +43,7 @@ def create(name: str, scopes: tuple[str, ...], database: str | None, as_json: bo
 
 
 @key.command(name="list")
-@_database_option
+@database_option
 @as_json_option
 def list_(database: str | None, as_json: bool) -> None:
     """Show every key that was made, the revoked ones too; never its secret."""
@@ -68,7 +61,7 @@ def list_(database: str | None, as_json: bool) -> None:
 
 @key.command()
 @click.argument("key_id", metavar="ID")
-@_database_option
+@database_option
 @as_json_option
 def revoke(key_id: str, database: str | None, as_json: bool) -> None:
     """Let the key ID be no longer valid; running servers know within 6 seconds."""
@@ -88,7 +81,7 @@ def _engine(database: str | None, make: bool = False) -> "Iterator[Engine]":
     from serving.journal.database import read_url
     from serving.journal.migrate import check_newest, migrate
 
-    place = read_url(database or os.environ.get("STEPIN_DATABASE", "").strip() or _DATABASE)
+    place = read_url(database_url(database, os.environ))
     (migrate if make else check_newest)(place)
     engine = place.engine(pool_size=1)
     try:

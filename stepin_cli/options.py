@@ -1,6 +1,6 @@
 """Options that several commands take."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,19 @@ def _count_of_jobs(_context: click.Context, _option: click.Parameter, jobs: int)
     if jobs == 0 or jobs < -1:
         raise click.BadParameter("should be 1 or more, or -1 for one a core.")
     return jobs
+
+
+DATABASE = "sqlite:///stepin.db"
+database_option = click.option(
+    "--database",
+    metavar="URL",
+    help=f"Database of the server. [default: STEPIN_DATABASE, or {DATABASE}]",
+)
+
+
+def database_url(given: str | None, environ: Mapping[str, str]) -> str:
+    """Return the database that a command means, as `database_option` says."""
+    return given or environ.get("STEPIN_DATABASE", "").strip() or DATABASE
 
 
 jobs_option = click.option(
