@@ -16,11 +16,14 @@ from features import catalog
 from features.columns_file import KNOWN_KEYS, ColumnsFile
 from features.crm import bundled, read_mapping
 from features.tables import COLUMNS
+from serving.api import OPERATIONS
+from serving.settings import Settings
 from stepin import cli
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "docs" / "data.md"
 METHOD = ROOT / "docs" / "method.md"
+SERVING = ROOT / "docs" / "serving.md"
 PAGES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if path.exists()]
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
 FLOORS = ("features", "training", "serving")
@@ -238,6 +241,31 @@ def test_what_an_export_cannot_know_is_said_in_its_section() -> None:
         assert section, f"docs/data.md has no section on {crm}"
         listed = section.group(1).replace("`", "")
         assert [each for each in mapping.cannot_know if each.replace("`", "") not in listed] == []
+
+
+# The service
+
+
+def the_table(page: Path, first: str) -> list[list[str]]:
+    """The rows of the page's table whose first column bears this name."""
+    return next(rows for header, rows in tables(page.read_text(encoding="utf-8")) if header[0] == first)
+
+
+def test_the_documented_variables_are_those_of_the_settings() -> None:
+    """With the sentences that stand in the code."""
+    said: dict[str, str] = {}
+    entries = re.findall(
+        r"^    (``STEPIN_[^\n]+)\n((?:        [^\n]+\n)+)", Settings.__doc__ or "", flags=re.MULTILINE
+    )
+    for names, text in entries:
+        sentence = " ".join(text.split()).replace("``", "`").replace("|", "\\|")
+        said |= dict.fromkeys(re.findall(r"STEPIN_\w+", names), sentence)
+    assert {named(name): text for name, text in the_table(SERVING, "variable")} == said
+
+
+def test_the_documented_routes_are_those_of_the_service() -> None:
+    documented = [named(route) for route, _ in the_table(SERVING, "route")]
+    assert documented == [f"{each.method} {each.template}" for each in OPERATIONS]
 
 
 # The columns file
