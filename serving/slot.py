@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -335,7 +336,8 @@ class ModelSlot:
             )
 
     def _say(self, kind: str, sentence: str) -> None:
-        self._on_event(kind, sentence)
+        with suppress(Exception):  # who is told may fail; the model goes on being followed
+            self._on_event(kind, sentence)
 
 
 def _first(settings: Settings, pointer: Pointer | None) -> Held:

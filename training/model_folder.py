@@ -25,10 +25,12 @@ from training.strict_json import read_json
 FORMAT = 1
 MANIFEST = "manifest.json"
 FACTS = "facts.json"
+REPORT = "report.html"
 MOST_FILES = 64
 MOST_MANIFEST_BYTES = 64 * 2**10
 MOST_FACTS_BYTES = 4 * 2**20
 MOST_FILE_BYTES = 2**30
+MOST_REPORT_BYTES = 32 * 2**20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -144,8 +146,10 @@ def _check_content(folder: Path, files: Mapping[str, str]) -> None:
             if entry.name != MANIFEST and entry.name not in files:
                 what = f"it holds {_shown(entry.name)}, which its manifest does not name"
                 raise ModelFolderError(_refused(folder, what))
-            if entry.stat(follow_symlinks=False).st_size > MOST_FILE_BYTES:
-                raise ModelFolderError(_refused(folder, f"its {entry.name} is larger than 1 GiB"))
+            most = MOST_REPORT_BYTES if entry.name == REPORT else MOST_FILE_BYTES
+            if entry.stat(follow_symlinks=False).st_size > most:
+                what = f"its {entry.name} is larger than {most // 2**20:,} MiB"
+                raise ModelFolderError(_refused(folder, what))
 
 
 def _is_plain_file(path: Path) -> bool:

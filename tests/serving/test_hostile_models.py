@@ -157,6 +157,16 @@ def test_a_manifest_that_is_a_link_is_none(folder):
     assert refusal(folder).startswith("M is no stepin model (it has no manifest.json).")
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "limit"), [("report.html", 33 * 2**20, "32"), ("held_out.parquet", 2**30 + 1, "1,024")]
+)
+def test_a_file_larger_than_a_models_can_be_is_refused_unread(folder, name, size, limit):
+    (folder / name).write_bytes(b"")
+    seal(folder)
+    os.truncate(folder / name, size)
+    assert refusal(folder) == NO_MODEL.format(f"its {name} is larger than {limit} MiB")
+
+
 # The arrays
 
 

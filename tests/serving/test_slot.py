@@ -233,6 +233,21 @@ def test_followed_in_the_background_a_swap_comes_within_the_poll_interval(moving
     assert moving.slot.state()["model"]["version"] == "2"
 
 
+def test_a_listener_that_fails_does_not_stop_the_following(models, tmp_path):
+    def fail(_kind, _sentence):
+        raise OSError
+
+    path = tmp_path / "served.json"
+    pointer_to(models.winter, "1").write(path)
+    slot = ModelSlot.open(Settings(models.winter, model_pointer=path), fail)
+    for folder, version in ((models.spring, "2"), (tmp_path, "9"), (models.winter, "1")):
+        Pointer(str(folder), "stepin", version, "").write(path)
+        look(slot)
+    pointer_to(models.spring, "2").write(path)
+    look(slot)
+    assert slot.state()["model"]["version"] == "2"
+
+
 def test_where_nothing_moves_nothing_is_polled(models):
     asyncio.run(asyncio.wait_for(ModelSlot.open(Settings(models.winter)).follow(), 1))
 
