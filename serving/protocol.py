@@ -23,6 +23,8 @@ HEAD_SECONDS = 0.8
 """From the first byte of a head to its last."""
 SILENT_SECONDS = 5.0
 """A new connection on which nothing comes is closed."""
+LINGER_SECONDS = 1.0
+"""What still comes after a refusal is thrown away for so long: to close at once would tear the reply away."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -35,6 +37,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._received = 0
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: Problem | None = None
+        self._was_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the patience with a silent caller."""
@@ -48,6 +51,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; refuse what is no request."""
+        if self._was_refused:
+            return
         self._unset_keepalive_if_required()
         self._received = len(data)
         had_waited = self._head_bytes > 0
@@ -76,9 +81,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start the request's task, if its head is not too large."""
         self._awaits_head = False
-        self._head_bytes = 0
-        # A head that came in several pieces was counted there; only a large piece can hold a large head.
-        if self._received > MOST_HEAD_BYTES:
+        came, self._head_bytes = self._head_bytes + self._received, 0
+        if came > MOST_HEAD_BYTES:  # what came last may be body for the most part
             size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
             if size > MOST_HEAD_BYTES:
                 self._refusal = HeadTooLarge(MOST_HEAD_BYTES)
@@ -97,13 +101,19 @@ class GuardedProtocol(HttpToolsProtocol):
         elif not self.transport.is_closing():
             self.transport.close()
 
+    def _has_reply_under_way(self) -> bool:
+        """Was a whole request taken whose reply is not yet sent, or is one being sent?"""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        return self.cycle.response_started or not self.cycle.more_body or bool(self.pipeline)
+
     def _refuse(self, problem: Problem) -> None:
         """Answer bytes that are no request, and close; a reply that is under way is finished first."""
         self._stop_timer()
         self._awaits_head, self._head_bytes = False, 0
         if self.transport.is_closing():
             return
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+        if self._has_reply_under_way():
             self.cycle.keep_alive = False
             self.flow.pause_reading()
             return
@@ -116,4 +126,10 @@ class GuardedProtocol(HttpToolsProtocol):
             b"cache-control: no-store\r\nconnection: close\r\n\r\n%b"
             % (STATUS_LINE[problem.status], problems.MEDIA_TYPE.encode(), len(body), body)
         )
-        self.transport.close()
+        self._was_refused = True
+        if self.cycle is not None and not self.cycle.response_complete:  # its body was no body: nobody waits
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
