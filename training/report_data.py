@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _ESTIMANDS = {
     "wait": (
         "Now against wait",
         "Stepping in now is compared with stepping back now; what is chosen later is left to nature, as it "
-        "was in the past. It is the number for the decision at hand, and smaller than what help is worth "
-        "in all, since some of the deals left alone now get help later.",
+        "was in the past. It is the number for the decision at hand, and as a rule nearer to zero than what "
+        "help is worth in all, since some of the deals left alone now get help later.",
     ),
     "never": (
         "Now against not within the horizon",
         "Stepping in now is compared with not stepping in until the deal closes or the horizon ends. It is "
-        "what would be lost if nobody could come later, and larger than what stepping in now gains over "
-        "waiting.",
+        "what would be lost if nobody could come later, and as a rule further from zero than what stepping "
+        "in now gains over waiting.",
     ),
 }
 _LEVELS = {"ok": "Fine", "warn": "Weak", "stop": "Not enough"}
@@ -36,12 +36,13 @@ def view(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "estimand": _ESTIMANDS.get(facts.get("against") or ""),
         "protocol": [(str(part), str(words)) for part, words in facts.get("protocol") or []],
-        "flow": learned.get("flow") or [],
+        "flow": (flow := learned.get("flow") or []),
+        "flow_has_deals": any(step.get("deals") is not None for step in flow),
         "later": _later(learned.get("later_joiners")),
         "data": {
             "gate": [_gate_line(line) for line in facts.get("gate") or []],
             "audit": [_finding(item) for item in learned.get("audit") or []],
-            "final_values": [_column(item) for item in learned.get("final_values") or []],
+            "final_values": _by_reason(learned.get("final_values") or []),
             "coordination": _coordination(learned.get("coordination")),
             "left_out": [_column(item) for item in learned.get("left_out_columns") or []],
         },
@@ -90,6 +91,14 @@ def _coordination(known: Mapping[str, Any] | None) -> dict[str, str] | None:
         "deals": f"{known['deals_with_activities']:,}",
         "share": f"{known['uncoordinated_share']:.0%}",
     }
+
+
+def _by_reason(columns: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The columns that share a reason in one line."""
+    named: dict[str, list[str]] = {}
+    for each in columns:
+        named.setdefault(each["why"], []).append(each["column"])
+    return [{"columns": ", ".join(names), "why": why} for why, names in named.items()]
 
 
 def _column(item: Any) -> str:

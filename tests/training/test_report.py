@@ -289,6 +289,28 @@ def test_the_page_counts_the_closed_deals_behind_the_first_claim(tmp_path):
     assert "closed deals that the vendor ever joined" not in page(tmp_path).text
 
 
+def test_the_page_counts_the_deals_of_each_step_where_they_are_known(tmp_path):
+    known = with_data()
+    known["learned_from"]["flow"] = [
+        {"what": "stage entries", "n": 61_000, "deals": 20_345, "why": "each is a moment"},
+        {"what": "made by hand", "n": 7, "deals": None, "why": "nobody counted"},
+    ]
+    text = re.sub(r"\s+", " ", page(tmp_path, known).text)
+    assert "Step Rows Deals Why stage entries 61,000 20,345 each is a moment made by hand 7 nobody" in text
+    assert "Step Rows Why" in re.sub(r"\s+", " ", page(tmp_path).text)
+
+
+def test_columns_without_a_history_for_one_reason_share_a_line(tmp_path):
+    known = with_data()
+    known["learned_from"]["final_values"] = [
+        {"column": column, "why": f"{table} have no history"}
+        for column, table in (("tier", "partners"), ("industry", "customers"), ("region", "partners"))
+    ]
+    text = page(tmp_path, known).text
+    assert "tier, region: partners have no history" in text
+    assert "industry: customers have no history" in text
+
+
 def test_the_page_says_what_the_data_cannot_say(tmp_path):
     gate = [
         {"level": "ok", "what": "1,300 won with the vendor", "why": "40 are needed"},
