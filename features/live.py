@@ -16,11 +16,14 @@ from features.event_frames import OwnKinds, joined
 from features.events import Event
 from features.everybody import Everybody, sorted_times
 from features.moments import open_deals
-from features.stages import stage_order
+from features.problems import UserError
+from features.stages import current_stages, stage_order
 from features.tables import DTYPES, Tables
 from features.traits import KEYS, Traits
 
 TICK = pd.Timedelta(1, unit="us")
+Fact = float | bool | str | None
+Fate = Literal["applied", "waits", "set_aside", "unknown"]
 Standing = Literal["open", "closed", "no_stage", "waiting", "unknown"]
 FEW_DEALS = 2000
 """Up to so many deals what is read of all of them is read again after each event."""
@@ -57,6 +60,17 @@ class LiveRows:
     features: pd.DataFrame
     moment: pd.Timestamp
 
+    def facts(self) -> list[dict[str, Fact]]:
+        """Return each row's features as plain values, None where missing."""
+        columns = {name: plain(self.features[name]) for name in self.features.columns}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def plain(values: pd.Series) -> list[Fact]:
+    """Return a column's values as floats, booleans and texts; None where missing."""
+    there = values.notna()
+    return values.astype("object").where(there, None).tolist()
+
 
 class Ledger:
     """An export and the events since: what is known depends on the set of events, not on their order.
@@ -75,6 +89,8 @@ class Ledger:
     def __init__(self, base: Tables | None = None, currency: str | None = None) -> None:
         self.base = BaseTables.of(base)
         self._given_currency = self._currency = self.base.currency or currency
+        self.newest: datetime = self.base.now + TICK
+        """Just after all that is on record."""
         self._events: dict[str, Event] = {}
         self._of_deal: dict[str, dict[str, Event]] = {}
         self._misfits: dict[str, dict[str, str]] = {}
@@ -94,6 +110,7 @@ class Ledger:
         touched: set[str] = set()
         for event in events:
             if event.event_id not in self._events:
+                self.newest = max(self.newest, event.happened_at + TICK, event.recorded_at + TICK)
                 self._events[event.event_id] = event
                 self._file(event)
                 touched.add(event.deal_id)
@@ -177,6 +194,28 @@ class Ledger:
         state = self._states.get(deal_id)
         return state.row if state is not None else self.base.row("deals", deal_id)
 
+    def stage(self, deal_id: str, moment: datetime) -> tuple[str, datetime] | None:
+        """Return the stage on record at a moment, and when it was entered; None without any."""
+        state, places = self._states.get(deal_id), self.base.places("deals", [deal_id])
+        entries = self.base.tables.stage_entries.iloc[self.base.of_deal["stage_entries"].of(places)]
+        more = state.entries if state else []
+        entries = joined(entries, more, self._own.of("stage_entries"))
+        self.everybody()
+        stages = current_stages(entries, pd.Timestamp(moment) + TICK, self._order)
+        return None if stages.empty else (stages["stage"].iloc[0], stages["entered_at"].iloc[0])
+
+    def fate(self, event_id: str) -> tuple[Fate, str | None]:
+        """Tell what became of an event, and why where it is not in the tables."""
+        event = self._events.get(event_id)
+        if event is None:
+            return "unknown", None
+        misfit = self._misfits.get(event.deal_id, {}).get(event_id)
+        state = self._states.get(event.deal_id)
+        why = misfit or (state.set_aside.get(event_id) if state else None)
+        if why:
+            return "set_aside", why
+        return ("waits" if state and event_id in state.waiting else "applied"), None
+
     def related(self, deal_ids: Collection[str]) -> set[str]:
         """Return the open deals of the same partners and customers: their rows may read of these deals."""
         owners = self._owners(deal_ids)
@@ -206,7 +245,29 @@ class Ledger:
         """
         if deal_ids is None:
             return self._rows_of(self.tables(), None, moment)
-        return self._rows_of(self._around(deal_ids), deal_ids, moment)
+        return self._rows_of(self._around(deal_ids, self._owners(deal_ids)), deal_ids, moment)
+
+    def row_with(self, events: Iterable[Event], deal_id: str, moment: datetime) -> LiveRows:
+        """Build a deal's row as if some events about it had come in too; nothing of them is kept.
+
+        Raises
+        ------
+        UserError
+            An event contradicts the rest.
+        """
+        told = list(events)
+        owners = self._owners([deal_id])
+        for event in told:
+            for name, key in KEYS.items():
+                owners[name] |= {event.part("deal")[key]} if event.part("deal").get(key) else set()
+        everybody = self.everybody()
+        tables = replace(self._around([deal_id], owners), exported_at=self.base.now)
+        beside = Ledger(tables, self._currency)
+        applied = beside.apply(told)
+        if applied.set_aside:
+            raise UserError(next(iter(applied.set_aside.values())))
+        beside._everybody, beside._order, beside._closings_moved = everybody, self._order, False
+        return beside.rows([deal_id], moment)
 
     def _rows_of(self, tables: Tables, deal_ids: Collection[str] | None, moment: datetime) -> LiveRows:
         everybody = self.everybody()
@@ -230,9 +291,8 @@ class Ledger:
         owners = {name: self._traits.ids(name) | self._deals_of[name].keys() for name in KEYS}
         return self._tables(steady, asked, states, states, owners)
 
-    def _around(self, deal_ids: Collection[str]) -> Tables:
+    def _around(self, deal_ids: Collection[str], owners: Mapping[str, set[str]]) -> Tables:
         """Return what the rows of some deals read: the deals of their partners and customers."""
-        owners = self._owners(deal_ids)
         places = self._places(owners)
         ids = {
             each for name in KEYS for owner in owners[name] for each in self._deals_of[name].get(owner, ())

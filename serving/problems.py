@@ -204,6 +204,76 @@ class NotReady(Problem):
         )
 
 
+class UnknownDeal(Problem):
+    """Nobody told of this deal."""
+
+    status = 404
+    kind = "unknown-deal"
+    title = "This deal is not known"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Neither the CRM tables nor an event tell of this deal. Send its fields to "
+            "POST /v1/recommendations, or tell of it by POST /v1/events."
+        )
+
+
+class NothingToDecide(Problem):
+    """The deal is known, but there is no decision to advise on."""
+
+    status = 409
+    kind = "nothing-to-decide"
+    title = "There is nothing to decide on this deal"
+
+    def __init__(self, standing: str) -> None:
+        super().__init__(_NOTHING_TO_DECIDE[standing])
+
+
+_NOTHING_TO_DECIDE = {
+    "closed": "The deal is closed. If it was opened again, send an outcome event that says so.",
+    "no_stage": "The deal is in no stage yet. Send a stage event once it enters one.",
+    "waiting": "Events tell of this deal, but none says yet who its partner and its customer are.",
+}
+
+
+class BuilderAway(Problem):
+    """Building features from CRM fields is not possible for the moment."""
+
+    status = 503
+    kind = "builder-away"
+    title = "Facts cannot be built now"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The process that builds facts from CRM fields is starting, or busy. Ask again after the seconds "
+            "in Retry-After; deals sent with the model's own features are answered meanwhile.",
+            (),
+            {"Retry-After": "2"},
+        )
+
+
+class NotFromCrm(Problem):
+    """The model did not learn from CRM tables."""
+
+    status = 422
+    kind = "not-from-crm"
+    title = "This model takes its own features only"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The model learned from a table of its own, so CRM fields mean nothing to it. Send features: "
+            "GET /v1/model lists them."
+        )
+
+
+class Contradiction(Problem):
+    """What was told cannot be, given the rest."""
+
+    status = 422
+    kind = "contradiction"
+    title = "The deal contradicts itself, or what is known"
+
+
 class RecordDiffers(Problem):
     """The id of an outcome or override came before, with other content."""
 

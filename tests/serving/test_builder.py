@@ -1,0 +1,261 @@
+"""Real processes: a builder that knows a CRM, asked over its socket as the server asks it."""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import orjson
+import pytest
+from pandas.testing import assert_frame_equal
+
+from features import simulate
+from features.build import build_features
+from features.live import Ledger
+from features.moments import open_deals
+from features.schema import read_tables
+from serving.building import building
+from serving.deal_form import read_deal_form
+from serving.events import read_events
+from serving.journal import Journal
+from serving.knowledge import Knowledge
+from serving.problems import BuilderAway, Contradiction, NothingToDecide, UnknownDeal
+from serving.settings import Settings
+
+SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def crm(tmp_path_factory):
+    """A simulated CRM's folder, and its tables."""
+    folder = tmp_path_factory.mktemp("crm") / "tables"
+    simulate(400, seed=3).write(folder)
+    tables = read_tables(folder)
+    open_ids = open_deals(tables)["deal_id"].tolist()
+    closed = tables.deals["deal_id"][tables.deals["outcome"] != "open"].iloc[0]
+    return SimpleNamespace(folder=folder, tables=tables, open_ids=open_ids, closed=closed)
+
+
+@pytest.fixture(scope="module")
+def running(crm, model, tmp_path_factory):
+    """A builder on that CRM; the tests share it, each with deals of its own."""
+    database = f"sqlite:///{tmp_path_factory.mktemp('database')}/stepin.db"
+    with building(Settings(model, data=str(crm.folder), database=database)) as settings:
+        yield settings
+
+
+@asynccontextmanager
+async def knowing(settings):
+    journal = Journal.open(settings.database, "off", "refuse")
+    knowledge = Knowledge(journal, settings.builder_socket)
+    try:
+        yield knowledge
+    finally:
+        await knowledge.close()
+        await journal.close()
+
+
+async def patiently(ask, *arguments):
+    """Ask until the builder has started."""
+    until = time.monotonic() + SECONDS
+    while True:
+        try:
+            return await ask(*arguments)
+        except BuilderAway:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.1)
+
+
+def now():
+    return datetime.now(UTC)
+
+
+def told(*events):
+    """Events as a caller sends them, each with an id made of its content."""
+    named = [
+        {"event_id": f"{each['deal_id']} {each['kind']} {number}", **each}
+        for number, each in enumerate(events)
+    ]
+    return read_events(orjson.dumps({"events": named}), now())
+
+
+def statuses(reply):
+    return [each["status"] for each in reply["events"]]
+
+
+def test_facts_of_a_known_deal_are_those_that_training_would_build(running, crm):
+    deal_id = crm.open_ids[0]
+
+    async def ask():
+        async with knowing(running) as knowledge:
+            return await patiently(knowledge.deal, deal_id)
+
+    known = asyncio.run(ask())
+    assert timedelta(0) < now() - known.as_of < timedelta(seconds=SECONDS)
+    asked = open_deals(crm.tables, known.as_of)
+    asked = asked[asked["deal_id"] == deal_id]
+    [expected] = [build_features(crm.tables, asked)]
+    live = Ledger(crm.tables).rows([deal_id], known.as_of)
+    assert known.facts == live.facts()[0]
+    assert_frame_equal(
+        live.features.astype(dict.fromkeys(live.features.select_dtypes("category"), "str")).reset_index(
+            drop=True
+        ),
+        expected.astype(dict.fromkeys(expected.select_dtypes("category"), "str")).reset_index(drop=True),
+        check_exact=True,
+    )
+
+
+def test_the_next_answer_knows_what_was_told(running, crm):
+    deal_id = crm.open_ids[1]
+    day_ago = (now() - timedelta(days=1)).isoformat()
+
+    async def ask():
+        async with knowing(running) as knowledge:
+            before = await patiently(knowledge.deal, deal_id)
+            reply = await knowledge.add_events(
+                told(
+                    {"deal_id": deal_id, "kind": "stage", "happened_at": day_ago, "stage": "negotiation"},
+                    {"deal_id": deal_id, "kind": "deal", "happened_at": day_ago, "deal": {"amount": 123456}},
+                    {"deal_id": deal_id, "kind": "involvement", "happened_at": day_ago},
+                ),
+                "key-1",
+            )
+            return before, reply, await knowledge.deal(deal_id)
+
+    before, reply, after = asyncio.run(ask())
+    assert (reply["applied"], statuses(reply)) == (True, ["applied"] * 3)
+    assert after.as_of > before.as_of
+    assert after.facts["stage"] == "negotiation"
+    assert after.facts["amount"] == 123456.0
+    assert after.facts["already_involved"] is True
+    assert 0.99 < after.facts["days_in_stage"] < 1.01
+
+
+def test_an_event_counts_once_and_waits_for_its_deal(running, crm):
+    new = {"deal_id": "N-1", "kind": "deal", "happened_at": "2026-01-02T00:00:00Z"}
+    deal = crm.tables.deals.iloc[0]
+    new["deal"] = {"partner_id": deal["partner_id"], "customer_id": deal["customer_id"], "amount": 5000}
+    stage = {"deal_id": "N-1", "kind": "stage", "happened_at": "2026-01-03T00:00:00Z", "stage": "qualify"}
+    other = {**stage, "stage": "proposal"}
+
+    async def ask():
+        async with knowing(running) as knowledge:
+            replies = [await patiently(knowledge.add_events, told(stage), "key-1")]
+            with pytest.raises(NothingToDecide, match="none says yet who its partner and its customer are"):
+                await knowledge.deal("N-1")
+            replies += [await knowledge.add_events(told(each), "key-1") for each in (new, stage, other)]
+            return replies, await knowledge.deal("N-1")
+
+    replies, known = asyncio.run(ask())
+    assert [statuses(reply) for reply in replies] == [["waits"], ["applied"], ["already"], ["differs"]]
+    assert known.facts["stage"] == "qualify"
+    assert known.facts["days_open"] == 1.0
+
+
+def test_a_deal_that_closes_is_answered_no_more_until_it_opens_again(running, crm):
+    deal_id = crm.open_ids[2]
+
+    def outcome(outcome):
+        return told(
+            {
+                "deal_id": deal_id,
+                "kind": "outcome",
+                "happened_at": now().isoformat(),
+                "outcome": outcome,
+                "event_id": outcome,
+            }
+        )
+
+    async def ask():
+        async with knowing(running) as knowledge:
+            await patiently(knowledge.deal, deal_id)
+            await knowledge.add_events(outcome("lost"), "key-1")
+            with pytest.raises(NothingToDecide, match="The deal is closed"):
+                await knowledge.deal(deal_id)
+            await knowledge.add_events(outcome("open"), "key-1")
+            return await knowledge.deal(deal_id)
+
+    assert asyncio.run(ask()).facts["stage"] is not None
+
+
+def test_deals_that_cannot_be_advised_on_are_told_apart(running, crm):
+    async def ask():
+        async with knowing(running) as knowledge:
+            await patiently(knowledge.deal, crm.open_ids[0])
+            with pytest.raises(UnknownDeal):
+                await knowledge.deal("nobody's")
+            with pytest.raises(NothingToDecide, match="The deal is closed"):
+                await knowledge.deal(crm.closed)
+
+    asyncio.run(ask())
+
+
+def test_what_contradicts_the_rest_is_set_aside_and_says_why(running, crm):
+    deal_id = crm.open_ids[3]
+    early = {"deal_id": deal_id, "kind": "stage", "happened_at": "2001-01-01", "stage": "qualify"}
+    dear = {
+        "deal_id": deal_id,
+        "kind": "deal",
+        "happened_at": "2026-01-01",
+        "deal": {"amount": 9, "currency": "USD"},
+    }
+    odd = {"deal_id": deal_id, "kind": "deal", "happened_at": "2026-01-01", "deal": {"complexity": "high"}}
+
+    async def ask():
+        async with knowing(running) as knowledge:
+            return await patiently(knowledge.add_events, told(early, dear, odd), "key-1")
+
+    reply = asyncio.run(ask())
+    assert statuses(reply) == ["set_aside"] * 3
+    assert [each["detail"] for each in reply["events"]] == [
+        "stage: happened_at should not lie before the deal's created_at.",
+        "deal: currency should be EUR, as in the tables; the amount was not taken: convert it.",
+        "deals: a further column should be a number, as in the tables.",
+    ]
+
+
+def test_a_deal_by_value_is_joined_with_what_is_known(running, crm):
+    deal = crm.tables.deals.iloc[0]
+    whose = {"partner_id": deal["partner_id"], "customer_id": deal["customer_id"]}
+    forms = [
+        {"deal_id": "V-1", "deal": {**whose, "amount": 7000}, "stage": "proposal"},
+        {"deal_id": "V-2", "deal": {"amount": 7000}, "partner": {"tier": "gold"}},
+        {"deal_id": crm.open_ids[4], "deal": {}},
+    ]
+
+    async def ask():
+        async with knowing(running) as knowledge:
+            known = await patiently(knowledge.deal, crm.open_ids[4])
+            built = await knowledge.build([read_deal_form(each, now()) for each in forms])
+            with pytest.raises(UnknownDeal):  # nothing of it was kept
+                await knowledge.deal("V-1")
+            early = {
+                "deal_id": "V-1",
+                "deal": {"created_at": "2026-01-02"},
+                "stage": "x",
+                "stage_entered_at": "2026-01-01",
+            }
+            with pytest.raises(Contradiction, match="should not lie before the deal's created_at"):
+                await knowledge.build([read_deal_form(early, now())])
+            return known, built
+
+    known, (first, second, third) = asyncio.run(ask())
+    assert first.facts["partner_deals_before"] > 0
+    assert first.facts["stage"] == "proposal"
+    assert first.facts["already_involved"] is None
+    assert second.facts["partner_tier"] == "gold"
+    assert [
+        second.facts[name] for name in ("partner_id", "partner_win_rate", "stage", "pair_first_sale")
+    ] == [None] * 4
+    moves = (
+        "days_to_quarter_end",
+        "partner_tenure_days",
+        "pair_tenure_days",
+        "days_in_stage",
+        "pair_days_since_last_deal",
+    )
+    assert {k: v for k, v in third.facts.items() if k not in moves} == {
+        k: v for k, v in known.facts.items() if k not in moves
+    }
