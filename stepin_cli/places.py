@@ -85,6 +85,7 @@ def refuse_place(place: Path) -> None:
 def refuse_table_place(out: Path, source: Path, endings: Sequence[str] = (".parquet",)) -> None:
     """Refuse a file that cannot be written, or should not be, before any work."""
     from features.problems import UserError
+    from features.tables import COLUMNS
 
     if out.suffix not in endings:
         written = {".parquet": "Parquet", ".csv": "CSV"}
@@ -98,6 +99,8 @@ def refuse_table_place(out: Path, source: Path, endings: Sequence[str] = (".parq
         raise UserError(f"{out} cannot be written: there is no folder {out.parent}. Make it first.")
     if source.is_file() and out.exists() and out.samefile(source):
         raise UserError(f"{out} is the source itself; name another file for the results.")
+    if source.is_dir() and out.absolute().parent.samefile(source) and out.stem in (*COLUMNS, "truth"):
+        raise UserError(f"{out} would be one of the tables of {source} itself; name another file.")
     refuse_place(out)
 
 

@@ -162,6 +162,14 @@ REFUSED = [
         "features CRM no/where.parquet",
         "no/where.parquet cannot be written: there is no folder no. Make it first.",
     ),
+    (
+        "features CRM CRM/deals.parquet",
+        "CRM/deals.parquet would be one of the tables of CRM itself; name another file.",
+    ),
+    (
+        "score MODEL CRM CRM/truth.parquet",
+        "CRM/truth.parquet would be one of the tables of CRM itself; name another file.",
+    ),
     ("features CRM out.csv", "out.csv should end in .parquet: the table is written as Parquet."),
     (
         "features CRM out.parquet --grace-days 200",
