@@ -35,10 +35,10 @@ class Rates:
         Raises
         ------
         TableError
-            It lacks a column, or holds a date or rate that is none.
+            It lacks a column, holds a date or rate that is none, or two rates for one currency and day.
         UserError
             ``currency`` is not given and the file does not say it: no currency, or several, have rate 1
-            throughout.
+            throughout. Or it is given, and the rates contradict it.
         """
         path = Path(path)
         frame = read_frame(path)
@@ -47,7 +47,7 @@ class Rates:
             if column not in frame.columns:
                 came = ", ".join(map(str, frame.columns))
                 raise TableError(
-                    path.name, column, f"is missing; the file needs {', '.join(RATE_COLUMNS)}, came {came}"
+                    path.name, column, f"is missing; came {came}, needed are {', '.join(RATE_COLUMNS)}"
                 )
         table = _typed(frame, path.name)
         return cls(_reporting(table, currency, path.name), table)
@@ -81,17 +81,30 @@ def _typed(frame: pd.DataFrame, name: str) -> pd.DataFrame:
             "rate": rates.astype("float64"),
         }
     )
-    return table.sort_values("date", kind="stable").drop_duplicates(["date", "currency"], keep="last")
+    table = table.drop_duplicates()
+    again = table.duplicated(["date", "currency"])
+    if again.any():
+        expected = "should be one for each currency and day; came another one"
+        raise TableError(name, "rate", expected, [f"row {i + 1}" for i in table.index[again]])
+    return table.sort_values("date", kind="stable")
 
 
 def _reporting(table: pd.DataFrame, currency: str | None, name: str) -> str:
-    if currency is not None:
-        return currency.strip().upper()
     is_one = (table["rate"] == 1).groupby(table["currency"]).all()
-    ones = list(is_one.index[is_one])
-    if len(ones) == 1:
-        return str(ones[0])
-    raise UserError(f"{name} does not say which currency its rates lead to; name it with --currency.")
+    ones = [str(each) for each in is_one.index[is_one]]
+    if currency is None:
+        if len(ones) == 1:
+            return ones[0]
+        raise UserError(f"{name} does not say which currency its rates lead to; name it with --currency.")
+    asked = currency.strip().upper()
+    if not is_one.get(asked, True):
+        raise UserError(f"{name} has rates of {asked} other than 1, so they do not lead to {asked}.")
+    if asked not in ones and len(ones) == 1:
+        raise UserError(
+            f"The rates of {name} lead to {ones[0]}, whose rate is 1, and not to {asked}; leave "
+            f"--currency out, or add {asked} with the rate 1."
+        )
+    return asked
 
 
 def one_currency(draft: Draft, rates: Rates | None, keep: str | None) -> str | None:

@@ -198,7 +198,7 @@ def test_options_that_cannot_be_are_refused_in_a_sentence(exports, run_import, o
     [
         (
             "date,currency\n2024-01-01,USD\n",
-            "r.csv: column 'rate' is missing; the file needs date, currency, rate, came date, currency.",
+            "r.csv: column 'rate' is missing; came date, currency, needed are date, currency, rate.",
         ),
         (
             "date,currency,rate\n2024-01-01,USD,0\n",
@@ -212,6 +212,10 @@ def test_options_that_cannot_be_are_refused_in_a_sentence(exports, run_import, o
             "date,currency,rate\n2024-01-01,USD,0.9\n",
             "r.csv does not say which currency its rates lead to; name it with --currency.",
         ),
+        (
+            "date,currency,rate\n2024-01-01,EUR,1\n2024-01-01,USD,0.9\n2024-01-01, usd,0.8\n",
+            "r.csv: column 'rate' should be one for each currency and day; came another one (1 row: row 3).",
+        ),
     ],
 )
 def test_rates_that_cannot_be_used_are_refused(exports, run_import, tmp_path, rates, said):
@@ -219,6 +223,25 @@ def test_rates_that_cannot_be_used_are_refused(exports, run_import, tmp_path, ra
     with pytest.raises(UserError) as error:
         run_import(exports / "salesforce", rates=tmp_path / "r.csv")
     assert str(error.value) == said
+
+
+@pytest.mark.parametrize(
+    ("currency", "said"),
+    [
+        ("usd", "r.csv has rates of USD other than 1, so they do not lead to USD."),
+        (
+            "JPY",
+            "The rates of r.csv lead to EUR, whose rate is 1, and not to JPY; leave --currency out, "
+            "or add JPY with the rate 1.",
+        ),
+    ],
+)
+def test_rates_that_lead_elsewhere_than_asked_are_refused(exports, run_import, tmp_path, currency, said):
+    (tmp_path / "r.csv").write_text("date,currency,rate\n2024-01-01,EUR,1\n2024-01-01,USD,0.9\n")
+    with pytest.raises(UserError) as error:
+        run_import(exports / "salesforce", rates=tmp_path / "r.csv", currency=currency)
+    assert str(error.value) == said
+    assert not (tmp_path / "crm").exists()
 
 
 def test_a_deal_older_than_every_rate_is_refused_and_not_guessed(exports, run_import, tmp_path):
