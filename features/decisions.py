@@ -79,7 +79,7 @@ def build_decisions(
         stepped_in=_was_active(tables.involvements, kept, timedelta(days=trial.grace_days)),
         outcome=_won_in_time(kept, timedelta(days=trial.horizon_days)),
     )
-    _refuse_too_little(rows)
+    _refuse_too_little(rows, flow)
     rows = rows.assign(joined_later_at=_joined_later(tables.involvements, kept, rows["stepped_in"], trial))
     features = build_features(tables, kept.set_index("decision_id"))
     rows = rows.assign(amount=features["amount"])
@@ -214,11 +214,9 @@ def _rows(asked: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _refuse_too_little(rows: pd.DataFrame) -> None:
+def _refuse_too_little(rows: pd.DataFrame, flow: list[FlowStep]) -> None:
     if rows.empty:
-        raise UserError(
-            "No decision is left: every stage entry is too young or on a deal that closed at once."
-        )
+        raise UserError(_why_none_is_left(flow))
     partners = rows["partner_id"].nunique()
     if partners < FEWEST_PARTNERS:
         raise UserError(
@@ -226,6 +224,17 @@ def _refuse_too_little(rows: pd.DataFrame) -> None:
             f"at least {FEWEST_PARTNERS} are needed to tell an effect from a partner's habits."
         )
     refuse_one_valued(rows, "stepped in", "won within the horizon")
+
+
+def _why_none_is_left(flow: list[FlowStep]) -> str:
+    asked, *left_out, _decisions = flow
+    if not asked.n:
+        return f"There is no decision: the tables hold no {asked.what} of deals."
+    counts = ", ".join(f"{step.n:,} {step.what}" for step in left_out if step.n)
+    return (
+        f"No decision is left of {asked.n:,} {asked.what}: {counts}. Bring deals that began earlier, or "
+        "shorten the window (grace_days) or the horizon (horizon_days)."
+    )
 
 
 def _ever_against_never(tables: Tables) -> dict[str, list[list[int]]]:
