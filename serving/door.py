@@ -21,6 +21,7 @@ from serving.keys import ANONYMOUS, Keys
 from serving.limits import LARGE, Gone, Intake, Rates, caller_of, declared_bytes, drain
 from serving.logs import Logs
 from serving.metrics import Metrics
+from serving.origins import Origins
 from serving.problems import MEDIA_TYPE, Busy, Failure, Problem, TooSlow, WrongMediaType
 from serving.routes import (
     BATCH,
@@ -52,11 +53,6 @@ _ALWAYS: tuple[tuple[bytes, bytes], ...] = (
 )
 _GUARDS = (*_ALWAYS, (b"cache-control", b"no-store"), (b"content-security-policy", b"frame-ancestors 'none'"))
 _ID_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
-_EXPOSED = b"x-request-id, retry-after"
-_PREFLIGHT = (
-    (b"access-control-allow-headers", b"authorization, content-type, x-request-id"),
-    (b"access-control-max-age", b"600"),
-)
 
 
 class Door:
@@ -89,15 +85,17 @@ class Door:
         self.most_in_flight = int(settings.most_in_flight)
         self.most_batch_bytes = int(settings.most_body_kib * 1024)
         self.most_bytes = self.most_batch_bytes // 8
-        self.origins = {origin.encode(): origin.encode() for origin in settings.cors_origins}
+        self.origins = Origins(settings.cors_origins)
         self._in_flight = 0
         self._prefix, self._numbers = os.urandom(6).hex(), count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; lifespan events pass through, web sockets are refused."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            self.logs.close()
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                self.logs.close()
         elif scope["type"] == "http":
             await self._visit(_Visit(scope, receive, send, self._request_id))
         else:
@@ -116,32 +114,37 @@ class Door:
 
     async def _visit(self, visit: _Visit) -> None:
         self._in_flight += 1
-        reply: HotReply | None = None
+        self.metrics.in_flight = self._in_flight
         try:
-            reply = await self._answer(visit)
+            reply = await self._reply(visit)
+            if reply is None:
+                self._account(visit, visit.status)
+            else:
+                self._account(visit, reply.status, reply.told)
+                await self._send(visit, reply)
+        finally:
+            self._in_flight -= 1
+            self.metrics.in_flight = self._in_flight
+
+    async def _reply(self, visit: _Visit) -> HotReply | None:
+        """Return what is to be sent; None where the app has sent it, or nobody is left to read it."""
+        try:
+            return await self._answer(visit)
         except Problem as problem:
-            reply = _reply_to(problem)
+            return _reply_to(problem)
         except Gone:
             visit.status = CLOSED_BY_CALLER
         except Exception as error:
             self.logs.failure(error, visit.request_id, visit.template)
             visit.status = Failure.status
             if not visit.has_started:
-                reply = _reply_to(Failure())
-        finally:
-            self._in_flight -= 1
-            if reply is None:
-                self._account(visit, visit.status)
-        if reply is not None:
-            self._account(visit, reply.status, reply.told)
-            await self._send(visit, reply)
+                return _reply_to(Failure())
+        return None
 
     async def _answer(self, visit: _Visit) -> HotReply | None:
         """Return the reply, or None if the app has sent its own; raises Problem for every refusal."""
-        if self.origins and visit.method == "OPTIONS":
-            preflight = self._preflight(visit)
-            if preflight is not None:
-                return preflight
+        if self.origins.is_preflight(visit.method, visit.headers):
+            return self.origins.preflight(self.routes.allowed(visit.scope))
         declared = declared_bytes(visit.headers)
         # What is little is left to the protocol, which skips it: the connection stays good.
         visit.must_close = declared is None or declared > LARGE or b"expect" in visit.headers
@@ -210,21 +213,7 @@ class Door:
 
     def _headers_of(self, visit: _Visit) -> list[tuple[bytes, bytes]]:
         """Headers that depend on the request: its id, and leave for a web page that may read the reply."""
-        headers = [(b"x-request-id", visit.request_id.encode())]
-        if self.origins:
-            headers.append((b"vary", b"origin"))
-            origin = self.origins.get(visit.headers.get(b"origin", b""))
-            if origin is not None:
-                headers.append((b"access-control-allow-origin", origin))
-                headers.append((b"access-control-expose-headers", _EXPOSED))
-        return headers
-
-    def _preflight(self, visit: _Visit) -> HotReply | None:
-        """Answer a browser that asks whether a web page of another origin may ask."""
-        if b"access-control-request-method" not in visit.headers or b"origin" not in visit.headers:
-            return None
-        methods = ", ".join(self.routes.allowed(visit.scope)).encode()
-        return HotReply(b"", 204, b"", None, (*_PREFLIGHT, (b"access-control-allow-methods", methods)))
+        return [(b"x-request-id", visit.request_id.encode()), *self.origins.headers(visit.headers)]
 
     async def _send(self, visit: _Visit, reply: HotReply) -> None:
         own = [name for name, _ in reply.headers]
@@ -249,7 +238,7 @@ class Door:
     def _account(self, visit: _Visit, status: int, told: Told | None = None) -> None:
         seconds = time.perf_counter() - visit.started
         told = told or visit.scope.get(TOLD)
-        self.metrics.in_flight, self.metrics.dropped_lines = self._in_flight, self.logs.dropped
+        self.metrics.dropped_lines = self.logs.dropped
         self.metrics.request(visit.template, visit.method, status, seconds)
         if told is not None:
             self.metrics.told(told)

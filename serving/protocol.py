@@ -25,6 +25,8 @@ SILENT_SECONDS = 5.0
 """A new connection on which nothing comes is closed."""
 LINGER_SECONDS = 1.0
 """What still comes after a refusal is thrown away for so long: to close at once would tear the reply away."""
+UNREAD_SECONDS = 60.0
+"""A reply that its caller has not read by then is dropped with its connection: it takes our memory."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -36,6 +38,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._received = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
         self._refusal: Problem | None = None
         self._was_refused = False
 
@@ -45,8 +48,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(SILENT_SECONDS, self._out_of_patience)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timers."""
         self._stop_timer()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -88,6 +93,17 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._refusal = HeadTooLarge(MOST_HEAD_BYTES)
                 raise ValueError
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """Start the patience with a caller who does not read."""
+        super().on_response_complete()
+        if self._unread_timer is None and self.transport.get_write_buffer_size():
+            self._unread_timer = self.loop.call_later(UNREAD_SECONDS, self._drop_unread)
+
+    def _drop_unread(self) -> None:
+        self._unread_timer = None
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

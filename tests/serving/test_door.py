@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy
 from fastapi import FastAPI, Request
 
+from features.problems import UserError
 from serving import docs_page, problems
 from serving import keys as api_keys
 from serving.door import TOLD, Door
@@ -347,6 +348,18 @@ def test_pages_of_other_origins_are_let_in_only_where_they_are_named():
         assert "authorization" in preflight.headers["access-control-allow-headers"]
         assert ("access-control-allow-origin" in preflight.headers) == (headers is ours)
     assert kind_of(seen.ask("OPTIONS", "/v1/nothing", {**ours, **asking})) == (404, "not-found")
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "crm.example", "https://crm.example/", "https://a/b", "null", "ftp://a"]
+)
+def test_an_origin_that_is_none_is_refused(origin):
+    with pytest.raises(UserError) as refused:
+        Seen(cors_origins=("https://crm.example", origin))
+    assert str(refused.value) == (
+        "STEPIN_CORS_ORIGINS should name origins as https://crm.example.com, without a path and without *, "
+        f"separated by commas; came {origin!r}."
+    )
 
 
 # What is left behind

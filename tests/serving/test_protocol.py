@@ -21,7 +21,7 @@ async def app(scope, receive, send):
         size, more = size + len(message.get("body", b"")), message.get("more_body", False)
     if scope["path"] in ("/slow", "/hasty"):
         await asyncio.sleep(0.3)
-    body = f"{scope['path']} {size};".encode()
+    body = b"z" * 50_000_000 if scope["path"] == "/large" else f"{scope['path']} {size};".encode()
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": 200, "headers": [length]})
     await send({"type": "http.response.body", "body": body})
@@ -64,7 +64,10 @@ def talk(*pieces, pause=0.0, app=app, reads_late=False, stays=0.0):
         done, _ = await asyncio.wait((reading,), timeout=3)
         await asyncio.sleep(stays)
         reading.cancel()
-        return reading.result() if done else b"left open", time.monotonic() - start
+        try:
+            return reading.result() if done else b"left open", time.monotonic() - start
+        except ConnectionError:
+            return bytes(reader._buffer) or b"torn", time.monotonic() - start
 
     return asyncio.run(go())
 
@@ -179,6 +182,15 @@ def test_a_body_that_breaks_off_into_nonsense_is_refused_once(caplog):
     assert problem_of(answer) == (400, "not-http")
     assert OK not in answer
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_reply_that_nobody_reads_is_dropped_after_a_while(monkeypatch, closes):
+    monkeypatch.setattr(protocol, "UNREAD_SECONDS", 0.3)
+    whole, _ = talk(get("/large", closes=True))
+    assert len(whole) > 50_000_000
+    torn, _ = talk(get("/large", closes=closes), reads_late=True, pause=0.6)
+    assert 0 < len(torn) < 50_000_000
 
 
 def test_an_upgrade_is_answered_as_the_request_that_it_is():
