@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Row, Select, Subquery, func, select
+from sqlalchemy import Engine, Row, Select, Subquery, Text, cast, func, select
 
 from features.journal_columns import JOINED_COLUMNS
 from serving.journal.tables import answers, outcomes, overrides
@@ -63,23 +63,36 @@ def _newest_outcomes() -> Subquery:
 
 
 def _newest_overrides() -> Subquery:
-    answered = select(overrides, _answer_id().label("answer_id")).subquery()
+    before = _answers_before()
+    # Cast, for SQLite joins by an index of its own making only where it knows the types to be the same.
+    answer_id = cast(func.coalesce(overrides.c.recommendation_id, before.c.recommendation_id), Text)
+    answered = (
+        select(overrides, answer_id.label("answer_id"))
+        .outerjoin(before, (before.c.override_id == overrides.c.override_id) & (before.c.place == 1))
+        .subquery()
+    )
     place = func.row_number().over(
         partition_by=answered.c.answer_id, order_by=(answered.c.received_at.desc(), answered.c.override_id)
     )
     return select(answered, place.label("place")).subquery()
 
 
-def _answer_id() -> ColumnElement[str]:
-    before = (
-        select(answers.c.recommendation_id)
+def _answers_before() -> Subquery:
+    """The served answers that an override without an answer's id may mean, the last one in place 1.
+
+    One pass over the answers, which have no index on deals.
+    """
+    place = func.row_number().over(
+        partition_by=overrides.c.override_id,
+        order_by=(answers.c.asked_at.desc(), answers.c.recommendation_id),
+    )
+    return (
+        select(overrides.c.override_id, answers.c.recommendation_id, place.label("place"))
+        .join_from(answers, overrides, answers.c.deal_id == overrides.c.deal_id)
         .where(
-            answers.c.deal_id == overrides.c.deal_id,
+            overrides.c.recommendation_id.is_(None),
             answers.c.role == SERVED,
             answers.c.asked_at <= overrides.c.received_at,
         )
-        .order_by(answers.c.asked_at.desc(), answers.c.recommendation_id)
-        .limit(1)
-        .scalar_subquery()
+        .subquery()
     )
-    return func.coalesce(overrides.c.recommendation_id, before)

@@ -10,7 +10,7 @@ from sqlalchemy import insert
 
 from features.journal_columns import JOINED_COLUMNS
 from serving.journal import Journal
-from serving.journal.export import read_joined
+from serving.journal.export import joined, read_joined
 from serving.journal.tables import answers, outcomes, overrides
 
 
@@ -117,3 +117,16 @@ def test_reading_sees_one_moment_while_others_write(url: str) -> None:
         return sizes
 
     assert asyncio.run(go()) == [30, 30, 30, 10]
+
+
+def test_a_long_journal_is_joined_by_indexes(sqlite_url: str) -> None:
+    """Without: 85 seconds for 180,000 answers and 5,000 overrides. With: 5."""
+    journal = Journal.open(sqlite_url, "off", "refuse")
+    statement = str(joined().compile(journal.engine, compile_kwargs={"literal_binds": True}))
+    with journal.engine.connect() as connection:
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")]
+    asyncio.run(journal.close())
+    joins = [line.partition("INDEX ")[2] for line in plan if line.endswith("LEFT-JOIN")]
+    assert len(joins) == 3
+    for column in ("deal_id=?", "answer_id=?", "override_id=?"):
+        assert any(column in line for line in joins), plan

@@ -50,7 +50,6 @@ def _answers() -> None:
         *(_text(name) for name in ("model_digest", "role", "facts", "asked_by")),
         sa.PrimaryKeyConstraint("recommendation_id", "role", name="answers_pkey"),
     )
-    op.create_index("answers_by_deal", "answers", ["deal_id"])
 
 
 def _what_came_back() -> None:
