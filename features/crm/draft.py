@@ -12,6 +12,7 @@ from features.crm.export import Export
 
 Mask = NDArray[np.bool_]
 MADE = ""  # the FILE of a row that no row of the export gave
+_LOOKED_AT = 50  # rows of a table; several may come from one line, which is named once
 
 
 def is_in(values: pd.Series, index: pd.Index) -> Mask:
@@ -67,7 +68,7 @@ class Draft:
     def repair(self, table: str, mask: Mask | pd.Series, rule: str) -> None:
         """Count a repair of rows of a table, by its rule."""
         hit = np.flatnonzero(np.asarray(mask, dtype=bool))
-        self.export.repairs.add(rule, len(hit), [self.place(table, int(row)) for row in hit[:5]])
+        self.export.repairs.add(rule, len(hit), [self.place(table, int(row)) for row in hit[:_LOOKED_AT]])
 
     def place(self, table: str, row: int) -> str:
         """Return where a row of a table came from, for people."""

@@ -161,4 +161,13 @@ def _without_values(counts: Counter[str]) -> Counter[str]:
 
 
 def _some(places: Sequence[str], count: int) -> str:
-    return ", ".join(places) + (", ..." if count > len(places) else "")
+    """Name the first places, each file once: ``a.csv lines 2, 5; b.csv line 3 'amount', ...``."""
+    by_file: dict[str, list[str]] = {}
+    for place in places:
+        file, _, line = place.partition(" line ")
+        by_file.setdefault(file, []).extend([line] if line else [])
+    named = [
+        f"{file} line{'s' if len(lines) > 1 else ''} {', '.join(lines)}" if lines else file
+        for file, lines in by_file.items()
+    ]
+    return "; ".join(named) + (", ..." if count > len(places) else "")

@@ -30,11 +30,11 @@ class Repairs:
         self._by_rule: dict[str, Repair] = {}
 
     def add(self, rule: str, count: int, places: Sequence[str]) -> None:
-        """Count a rule's work; the first places are remembered."""
+        """Count a rule's work; the first places are remembered, each once."""
         if count:
             repair = self._by_rule.setdefault(rule, Repair(rule))
             repair.count += count
-            repair.places += list(places)[: PLACES - len(repair.places)]
+            repair.places = list(dict.fromkeys([*repair.places, *places]))[:PLACES]
 
     def __iter__(self) -> Iterator[Repair]:
         return iter(self._by_rule.values())

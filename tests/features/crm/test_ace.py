@@ -68,6 +68,13 @@ def test_it_is_recognised_by_its_headers_alone_and_by_no_other_mapping(imported)
     assert imported[0].lines()[0] == said
 
 
+def test_a_line_of_the_export_is_named_once_for_each_rule(imported):
+    lines = imported[0].lines()
+    before = "a change before the deal was created: taken at its creation"
+    assert f"            6  {before} ({FILE} line 12, ...)" in lines
+    assert any(line.endswith(f"stands in ({FILE} lines 2, 3, 4, 5, 6, ...)") for line in lines)
+
+
 def test_each_change_of_the_stage_is_an_entry_at_its_own_row(imported):
     entries = of_deal(imported[1].stage_entries, 1)
     assert list(zip(entries["stage"], entries["entered_at"], strict=True)) == [

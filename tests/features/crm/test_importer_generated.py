@@ -185,7 +185,7 @@ def import_or_refuse(folder: Path, out: Path, keep: str | None) -> tuple[Importe
         return None, str(error)
 
 
-@settings(max_examples=40, **COMMON)
+@settings(max_examples=30, **COMMON)
 @given(
     EXPORTS,
     st.sampled_from(["utf-8", "utf-8-sig", "cp1252", "utf-16"]),
@@ -208,7 +208,7 @@ def test_rows_in_are_rows_kept_refused_and_passed_over_by_name(
     shutil.rmtree(base)
 
 
-@settings(max_examples=25, **COMMON)
+@settings(max_examples=18, **COMMON)
 @given(EXPORTS, BROKEN, st.integers(0, 60))
 def test_broken_lines_and_cut_files_lose_no_account(tmp_path_factory, export, broken, cut):
     base = tmp_path_factory.mktemp("broken", numbered=True)
