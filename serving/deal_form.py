@@ -54,7 +54,7 @@ def read_deal_form(content: Mapping[str, Any], now: datetime, where: Where = ())
     form: Form = {"deal_id": reader.an_id(content.get("deal_id"), (*where, "deal_id"))}
     for name in FIELDS[1:]:
         if content.get(name) is not None or name == "deal":
-            form[name] = _READ[name](reader, content[name], (*where, name))
+            form[name] = _READ[name](reader, content.get(name), (*where, name))
     _whose(reader, form, where)
     if form.get("deal") and form["deal"].get("outcome") not in (None, "open"):
         reader.say((*where, "deal", "outcome"), _STILL_OPEN)
