@@ -42,7 +42,8 @@ class Logs:
         self.dropped = 0
         self._lines: list[bytes] = []
         self._size = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._lock = threading.Lock()
+        self._will_flush = False
         self._chunks: queue.Queue[bytes | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
 
@@ -71,24 +72,29 @@ class Logs:
         if not self.is_on:
             return
         line = orjson.dumps(facts, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE, default=str)
-        if self._size + len(line) > MOST_AT_ONCE:
-            self.flush()
-        self._lines.append(line)
-        self._size += len(line)
-        if self._timer is None:
+        with self._lock:  # the journal's thread tells of what befalls it
+            if self._size + len(line) > MOST_AT_ONCE:
+                self._hand_over()
+            self._lines.append(line)
+            self._size += len(line)
+        if not self._will_flush:
             self._flush_later()
 
     def _flush_later(self) -> None:
         try:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
-        except RuntimeError:  # before the loop runs, or after it
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+        except RuntimeError:  # another thread, or no loop runs
             self.flush()
+        else:
+            self._will_flush = True
 
     def flush(self) -> None:
         """Hand the gathered lines to the thread that writes."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._will_flush = False
+        with self._lock:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
         if not self._lines:
             return
         chunk, n_lines = b"".join(self._lines), len(self._lines)

@@ -99,6 +99,26 @@ def test_two_processes_on_one_pipe_do_not_mix_their_lines():
         assert [line["n"] for line in told if line["who"] == who] == list(range(500))
 
 
+def test_lines_of_several_threads_are_all_there():
+    written = bytearray()
+    logs = Logs(written.extend)
+
+    def tell(who):
+        for n in range(300):
+            logs.line({"who": who, "n": n})
+
+    async def go():
+        others = [asyncio.to_thread(tell, who) for who in (1, 2, 3)]
+        tell(0)
+        await asyncio.gather(*others)
+
+    asyncio.run(go())
+    logs.close(5)
+    told = [json.loads(line) for line in bytes(written).splitlines()]
+    assert [[line["n"] for line in told if line["who"] == who] for who in range(4)] == [list(range(300))] * 4
+    assert logs.dropped == 0
+
+
 def secret_failure():
     raise ValueError("secret")
 

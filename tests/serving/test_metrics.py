@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -88,6 +90,18 @@ def test_every_figure_has_its_place():
     assert value(metrics, "stepin_journal_up") == 1
     assert value(metrics, "stepin_unjournaled_answers_total") == 3
     assert value(metrics, "stepin_dropped_log_lines_total") == 9
+
+
+def test_the_documentation_names_every_metric_and_no_other():
+    metrics = Metrics(journal=Journal())
+    metrics.request("/a", "GET", 200, 0.1)
+    metrics.told(Told(["step_in"], "d", 1, ["amount"]))
+    metrics.event("swap")
+    metrics.serves({"name": "winter"})
+    families = text_string_to_metric_families(metrics.render().decode())
+    names = {each.name + "_total" * (each.type == "counter") for each in families}
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`(stepin_[a-z_]+)`", page)) == names
 
 
 def test_a_lost_journal_is_down_and_nothing_counted_is_nothing():
