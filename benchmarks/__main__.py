@@ -6,6 +6,7 @@ python -m benchmarks --worlds --page                     the page alone
 python -m benchmarks --scaling 50000 200000              what learning from so many decisions costs
 python -m benchmarks --features 10000 100000 1000000     what a CRM of so many deals costs
 python -m benchmarks --engines                           pandas, polars, DuckDB on the heaviest feature
+python -m benchmarks --serving                           what an answer costs the server
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import company, engines, hillstrom, lalonde, page, runs, scaling
+from benchmarks import company, engines, hillstrom, lalonde, page, runs, scaling, serving
 from benchmarks.entries import ENTRIES, entry
 from features import UserError
 
@@ -58,6 +59,7 @@ def _asked() -> argparse.ArgumentParser:
     add("--scaling", metavar="ROWS", help="what learning costs; default 50,000 to 2,000,000", **sizes)
     add("--features", metavar="DEALS", help="what a CRM costs; default 10,000 to 1,000,000", **sizes)
     add("--engines", metavar="DEALS", help="the heaviest features on every engine; default 300,000", **sizes)
+    add("--serving", action="store_true", help="CPU of an answer: ours, an echo, mlflow models serve")
     add("--page", action="store_true", help="write the page, whatever else is asked (it always is)")
     add("--results", type=Path, default=runs.ROOT / ".bench" / "results.jsonl", help="the runs on file")
     add("--out", type=Path, default=runs.ROOT / "docs" / "benchmarks.md", help="the page")
@@ -67,7 +69,7 @@ def _asked() -> argparse.ArgumentParser:
 def _run(given: argparse.Namespace) -> None:
     results = runs.Results(given.results)
     costs = (given.scaling, given.features, given.engines)
-    other = given.lalonde or given.hillstrom or any(asked is not None for asked in costs)
+    other = given.lalonde or given.hillstrom or given.serving or any(asked is not None for asked in costs)
     everything = given.worlds is None and not other
     if everything or given.worlds:
         results.put(runs.environment())
@@ -83,6 +85,9 @@ def _run(given: argparse.Namespace) -> None:
             for what in scaling.LEARNERS if rows <= _LARGEST_TRAINED else ["fit"]:
                 results.put(scaling.measure(what, rows))
     _measure_tables(given, results, everything)
+    if given.serving or everything:
+        for line in serving.compare(serving.Effort()):
+            results.put(line)
     given.out.write_text(page.write(results.read()), encoding="utf-8")
     print(f"wrote {given.out}", file=sys.stderr)
 

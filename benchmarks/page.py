@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import costs
+from benchmarks import costs, serving_page
 from benchmarks.entries import ENTRIES
 from benchmarks.markdown import table
 from benchmarks.words import CPU, HEAD, LALONDE, NOTES, SETTINGS, TITLES
@@ -31,6 +31,7 @@ def write(runs: Sequence[Run]) -> str:
         first = min(size for name, size in blocks if name == world)
         parts += [f"## {TITLES[world]}" if rows == first else "", _one_size(world, block)]
     parts += [_hillstrom(runs), _lalonde(runs), costs.scaling(runs), costs.crm(runs), costs.engines(runs)]
+    parts.append(serving_page.answers(runs))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

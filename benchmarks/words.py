@@ -83,6 +83,18 @@ the same time or less, and more memory. In SQL, events at the same time must be 
 hangs on the order of the rows; it is the slowest here. polars and DuckDB would also be one more thing to
 install."""
 
+SERVING = """## What an answer costs
+
+`stepin serve` answers `POST /v1/recommendations` from a model of the simulated CRM: with reasons, sentences,
+intervals and a playbook. Beside it run a raw ASGI application that reads the same body and writes it back
+(uvicorn, uvloop, httptools: the least that a JSON route costs), and `mlflow models serve` with a boosted
+uplift model that answers the same deals with its SHAP values. All run at the same time on the loopback, one
+process each, and are asked in turns over one connection: no two deals are alike, one value in ten is missing.
+**CPU µs**: user and system time of the server's process a deal, median over the rounds; the client's is not
+in it. **times the echo**: of the same rounds. **ready**: seconds from the start of the process to its first
+answer. **MiB**: resident, and the proportional share of it (PSS). To run it again:
+`make bench ARGS="--serving"`."""
+
 # Why, where a row needs it: (world, rows) -> words.
 NOTES: dict[tuple[str, int], str] = {
     ("ibm", 5_000): (

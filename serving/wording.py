@@ -56,8 +56,7 @@ class Wording:
             return _within(word.missing_phrase or f"{word.label}: not on record")
         if is_unseen:
             return f"{word.label} ({_text(value)}, new to the model)"
-        phrase = word.phrases.get(_key(value))
-        if phrase:
+        if word.phrases and (phrase := word.phrases.get(_key(value))):
             return phrase
         return f"{word.label} ({self._shown(value, word.unit)})"
 
