@@ -432,6 +432,28 @@ def test_a_history_that_starts_a_moment_late_tells_the_value_at_creation(
     assert said in rules
 
 
+PARTNERS = """Id,OpportunityId,AccountFromId,AccountToId,Role,IsPrimary,ReversePartnerId,CreatedDate,IsDeleted
+00ID1,,001Dp0000000001IAB,001Dp0000000011IAB,Reseller,false,00ID2,2024-05-02T10:05:00.000+0000,false
+00ID2,,001Dp0000000011IAB,001Dp0000000001IAB,Customer,false,00ID1,2024-05-02T10:05:00.000+0000,false
+00ID3,,001Dp0000000003IAB,001Dp0000000011IAB,Reseller,false,00ID4,2024-06-03T10:05:00.000+0000,true
+"""
+
+
+def test_the_pairs_of_partner_are_relationships_whichever_side_they_are_told_from(
+    copied, run_import, exports, tmp_path, clock
+):
+    (copied / "Partner.csv").write_text(PARTNERS)
+    summary = run_import(copied, rates=exports / "rates.csv")
+    relationships = read_tables(tmp_path / "crm", clock).relationships
+    since = utc("2024-05-02 10:05")
+    assert relationships[["partner_id", "customer_id", "since", "recorded_at"]].values.tolist() == [
+        ["001Dp0000000011IAB", "001Dp0000000001IAB", since, since]
+    ]
+    file = next(file for file in summary.files if file.name == "Partner.csv")
+    assert (file.rows, file.kept) == (3, 1)
+    assert file.passed_over == {"names none of the partners here": 1, "deleted in the CRM": 1}
+
+
 def test_a_row_in_which_the_partner_was_looked_up_is_kept(imported):
     partners = next(file for file in imported[0].files if file.name == "OpportunityPartner.csv")
     assert (partners.rows, partners.kept) == (3, 1)
