@@ -289,6 +289,44 @@ def bad_records(rng, mark):
     )
 
 
+def bad_events(rng, mark):
+    event = {"event_id": mark, "kind": mark, "deal_id": mark, "at": mark}
+    bodies = [{}, [event], {"events": []}, {"events": [event]}, {"events": {mark: event}}, event]
+    bodies += [{"events": [{**event, "kind": "stage", "at": rng.choice([5, [], "never"])}]}]
+    bodies += [{"events": [event] * rng.choice([5_000, 20_000])}]
+    return post(rng.choice(bodies), "/v1/events")
+
+
+def bad_deal_forms(rng, mark):
+    wrong = rng.choice([mark, [mark], 7, {"amount": mark}, {"amount": [mark]}, {"created_at": mark}])
+    bodies = [{"deal_id": mark, "deal": wrong}, {"deal_id": mark, "deal": {}, "features": {}}]
+    if rng.random() < 0.3:
+        return post({"deals": [bodies[0], deal(mark)]}, MANY)
+    return post(rng.choice(bodies))
+
+
+def unknown_deals(rng, mark):
+    odd = rng.choice(
+        ["", "%00", "%0d%0aset-cookie:%20a", "%ff", "'--", "%2e%2e%2f", "?reasons=" + mark, "%F0%9F"]
+    )
+    return head("GET", f"/v1/deals/{mark}{odd}/recommendation".replace("?", "%3f"))
+
+
+def bad_lists(rng, mark):
+    query = rng.choice(
+        [
+            f"sort={mark}",
+            f"advice={mark}",
+            f"limit={mark}",
+            "limit=-1",
+            "limit=1e9",
+            f"page={mark}",
+            f"after={mark}",
+        ]
+    )
+    return head("GET", f"{ONE}?{query}&x={mark}")
+
+
 def other_protocols(rng, mark):
     kind = rng.choice(["websocket", "h2c", mark])
     return head("GET", f"/v1/{mark}", "connection: Upgrade", f"upgrade: {kind}", "sec-websocket-key: AAAA")
@@ -298,7 +336,7 @@ AT_A_TIME = (
     *(deep_json, huge_numbers, no_numbers, unicode_tricks, wrong_types, missing_fields, unknown_fields),
     *(long_texts, strange_times, strange_batches, duplicate_fields, no_json, bad_utf8, wrong_media_types),
     *(compressed, bad_headers, bad_chunks, bad_methods, bad_paths, no_http, huge_heads, bad_queries),
-    *(false_keys, bad_records, other_protocols),
+    *(false_keys, bad_records, other_protocols, bad_events, bad_deal_forms, unknown_deals, bad_lists),
 )
 
 
@@ -465,10 +503,21 @@ def server(model, tmp_path_factory):
                 break
             time.sleep(0.1)
         assert line, log.read_text()
+        asyncio.run(all_is_there(int(line[1])))
         yield int(line[1]), process, log
     finally:
         process.terminate()
         process.wait(20)
+
+
+async def all_is_there(port):
+    """Wait for the process that builds facts: until it answers, what asks for it is told to come back."""
+    for _ in range(300):
+        reply = await send(port, Hostile("honest", head("GET", "/v1/deals/unknown/recommendation"), ""))
+        if reply.status != 503:
+            return
+        await asyncio.sleep(0.2)
+    raise AssertionError(reply)
 
 
 def resident_mib(process) -> float:
