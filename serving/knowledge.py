@@ -168,7 +168,9 @@ class Knowledge:
     def _insert(self, told: Sequence[EventTold], sent_by: str) -> dict[str, tuple[str, str, str]]:
         """Record what is new; return what came before under the same ids."""
         ids = [each.event.event_id for each in told]
-        rows = {each.event.event_id: _row(each, sent_by) for each in reversed(told)}  # the first of an id
+        rows = {
+            each.event.event_id: event_row(each, sent_by) for each in reversed(told)
+        }  # the first of an id
         there = select(events.c.event_id, events.c.kind, events.c.deal_id, events.c.payload)
         with self._journal.writing() as connection:
             dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
@@ -212,7 +214,8 @@ class Knowledge:
         return await self._builder.ask(question, seconds)
 
 
-def _row(told: EventTold, sent_by: str) -> dict[str, Any]:
+def event_row(told: EventTold, sent_by: str) -> dict[str, Any]:
+    """Return an event as the table ``events`` takes it."""
     event = told.event
     return {
         "event_id": event.event_id,

@@ -1,9 +1,15 @@
 """Real processes: a builder that knows a CRM, asked over its socket as the server asks it."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import orjson
@@ -14,8 +20,9 @@ from features import simulate
 from features.build import build_features
 from features.live import Ledger
 from features.moments import open_deals
+from features.problems import UserError
 from features.schema import read_tables
-from serving.building import building
+from serving.building import building, start_builder
 from serving.deal_form import read_deal_form
 from serving.events import read_events
 from serving.journal import Journal
@@ -259,3 +266,107 @@ def test_a_deal_by_value_is_joined_with_what_is_known(running, crm):
     assert {k: v for k, v in third.facts.items() if k not in moves} == {
         k: v for k, v in known.facts.items() if k not in moves
     }
+
+
+# Processes that end, and places that are not there
+
+
+def test_a_builder_that_is_killed_comes_back_and_knows_what_was_told_meanwhile(crm, model, tmp_path):
+    deal_id, closing = crm.open_ids[0], crm.open_ids[1]
+
+    async def ask(running):
+        async with knowing(running.settings) as knowledge:
+            await patiently(knowledge.deal, deal_id)
+            os.kill(running.process.pid, signal.SIGKILL)
+            start = time.monotonic()
+            reply = await knowledge.add_events(told(stage(deal_id, "negotiation"), lost(closing)), "key-1")
+            seconds = time.monotonic() - start
+            early = await knowledge.deal(deal_id)  # its facts are ready, and say how old they are
+            until = time.monotonic() + SECONDS
+            while (known := await knowledge.deal(deal_id)).as_of == early.as_of:
+                assert time.monotonic() < until
+                await asyncio.sleep(0.1)
+            with pytest.raises(NothingToDecide):
+                await patiently(knowledge.deal, closing)
+            return reply, seconds, known
+
+    running = start_builder(Settings(model, data=str(crm.folder), database=f"sqlite:///{tmp_path}/stepin.db"))
+    try:
+        reply, seconds, known = asyncio.run(ask(running))
+    finally:
+        running.stop()
+    assert (reply["applied"], statuses(reply)) == (False, ["recorded", "recorded"])
+    assert seconds < 6
+    assert known.facts["stage"] == "negotiation"
+    assert not running.settings.builder_socket.parent.exists()
+
+
+def stage(deal_id, name):
+    return {"deal_id": deal_id, "kind": "stage", "happened_at": now().isoformat(), "stage": name}
+
+
+def lost(deal_id):
+    return {"deal_id": deal_id, "kind": "outcome", "happened_at": now().isoformat(), "outcome": "lost"}
+
+
+def test_a_builder_ends_with_the_process_that_started_it(crm, model, tmp_path):
+    code = """
+import sys, time
+from pathlib import Path
+from serving.building import start_builder
+from serving.settings import Settings
+running = start_builder(Settings(Path(sys.argv[1]), data=sys.argv[2], database=sys.argv[3]))
+print(running.process.pid, flush=True)
+time.sleep(60)
+"""
+    arguments = [str(model), str(crm.folder), f"sqlite:///{tmp_path}/stepin.db"]
+    parent = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+    builder = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+    until = time.monotonic() + SECONDS
+    while (
+        Path(f"/proc/{builder}").exists() and "Z" not in Path(f"/proc/{builder}/stat").read_text().split()[2]
+    ):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda folder: None,
+            "STEPIN_DATA should name a folder of CRM tables, or a database; {} is neither.",
+        ),
+        (
+            lambda folder: (folder.mkdir(), (folder / "deals.csv").touch()),
+            "STEPIN_DATA names {}, which lacks stage_entries, involvements, partners, customers, "
+            "relationships (.parquet or .csv).",
+        ),
+    ],
+)
+def test_a_place_without_tables_is_refused_before_anything_starts(model, tmp_path, make, sentence):
+    folder = tmp_path / "crm"
+    make(folder)
+    with pytest.raises(UserError) as refused:
+        start_builder(Settings(model, data=str(folder)))
+    assert str(refused.value) == sentence.format(folder)
+
+
+def test_without_a_builder_what_needs_one_is_told_to_come_back(model, tmp_path):
+    settings = Settings(model, database=f"sqlite:///{tmp_path}/stepin.db", builder_socket=tmp_path / "nobody")
+
+    async def ask(of):
+        async with knowing(of) as knowledge:
+            with pytest.raises(BuilderAway) as away:
+                await knowledge.deal("D")
+            with pytest.raises(BuilderAway):
+                await knowledge.build([{"deal_id": "D", "deal": {}}])
+            reply = await knowledge.add_events(told(stage("D", "qualify")), "key-1")
+            return away.value.headers, reply
+
+    for of in (settings, replace(settings, builder_socket=None)):
+        headers, reply = asyncio.run(ask(of))
+        assert headers == {"Retry-After": "2"}
+        assert not reply["applied"]
