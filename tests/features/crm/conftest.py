@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from features.crm import Imported, import_export
+from features.schema import Tables
 
 Files = Mapping[str, Sequence[Mapping[str, str]] | str | bytes]
 
@@ -52,6 +54,12 @@ def run_import(tmp_path: Path, clock: Callable[[], datetime]) -> Callable[..., I
         return import_export(folder, tmp_path / "crm", clock=clock, **options)
 
     return run
+
+
+@pytest.fixture
+def deals(imported: tuple[Imported, Tables, Path]) -> pd.DataFrame:
+    """The deals of a module's own ``imported``, by their id."""
+    return imported[1].deals.set_index("deal_id")
 
 
 def as_csv(rows: Sequence[Mapping[str, str]]) -> str:

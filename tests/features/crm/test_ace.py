@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from imported_tables import utc
 
 from features import UserError, read_tables
 from features.crm import Imported, import_export
@@ -20,20 +21,11 @@ def deal(number: int) -> str:
     return f"O{number:07d}"
 
 
-def utc(text: str) -> pd.Timestamp:
-    return pd.Timestamp(text, tz="UTC")
-
-
 @pytest.fixture(scope="module")
 def imported(exports, clock, tmp_path_factory) -> tuple[Imported, Tables, Path]:
     out = tmp_path_factory.mktemp("ace") / "crm"
     summary = import_export(exports / "ace", out, clock=clock)
     return summary, read_tables(out, clock), out
-
-
-@pytest.fixture
-def deals(imported) -> pd.DataFrame:
-    return imported[1].deals.set_index("deal_id")
 
 
 @pytest.fixture

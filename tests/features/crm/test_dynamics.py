@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from imported_tables import refused_lines, utc
 
 from features import UserError, read_tables
 from features.crm import Imported, bundled, import_export, read_mapping
@@ -30,10 +31,6 @@ def account(number: int) -> str:
     return guid("ac", number)
 
 
-def utc(text: str) -> pd.Timestamp:
-    return pd.Timestamp(text, tz="UTC")
-
-
 def of_deal(table: pd.DataFrame, number: int) -> pd.DataFrame:
     return table[table["deal_id"] == deal(number)]
 
@@ -52,11 +49,6 @@ def edit(file: Path, edits: Callable[[str], str]) -> None:
     file.write_text(edits(text), encoding="utf-8")
 
 
-def refused_lines(out: Path) -> dict[tuple[str, int], str]:
-    table = pd.read_csv(out / "refused.csv")
-    return {(row.file, row.line): row.reason for row in table.itertuples()}
-
-
 @pytest.fixture(scope="module")
 def imported(exports, clock, tmp_path_factory) -> tuple[Imported, Tables, Path]:
     out = tmp_path_factory.mktemp("dynamics") / "crm"
@@ -71,11 +63,6 @@ def excel(exports, clock, tmp_path_factory) -> tuple[Imported, Tables, Path]:
     out = tmp_path_factory.mktemp("dynamics_excel") / "crm"
     summary = import_export(exports / "dynamics_excel", out, crm="dynamics", timezone=NEW_YORK, clock=clock)
     return summary, read_tables(out, clock), out
-
-
-@pytest.fixture
-def deals(imported) -> pd.DataFrame:
-    return imported[1].deals.set_index("deal_id")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from imported_tables import utc
 
 from features import UserError, read_tables
 from features.crm import Imported, bundled, import_export, read_mapping
@@ -19,19 +20,10 @@ ASSOCIATIONS = "deal_company_associations.csv"
 Row = dict[str, str]
 
 
-def utc(text: str) -> pd.Timestamp:
-    return pd.Timestamp(text, tz="UTC")
-
-
 @pytest.fixture(scope="module")
 def imported(exports, clock, tmp_path_factory) -> tuple[Imported, Tables, Path]:
     out = tmp_path_factory.mktemp("hubspot") / "crm"
     return import_export(exports / "hubspot", out, clock=clock), read_tables(out, clock), out
-
-
-@pytest.fixture
-def deals(imported) -> pd.DataFrame:
-    return imported[1].deals.set_index("deal_id")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pytest
+from imported_tables import refused_lines, utc
 
 from features import UserError, read_tables
 from features.crm import Imported, import_export
@@ -22,20 +23,11 @@ def account(number: int) -> str:
     return f"001Dp00000{number:05d}IAB"
 
 
-def utc(text: str) -> pd.Timestamp:
-    return pd.Timestamp(text, tz="UTC")
-
-
 @pytest.fixture(scope="module")
 def imported(exports, clock, tmp_path_factory) -> tuple[Imported, Tables, Path]:
     out = tmp_path_factory.mktemp("salesforce") / "crm"
     summary = import_export(exports / "salesforce", out, rates=exports / "rates.csv", clock=clock)
     return summary, read_tables(out, clock), out
-
-
-@pytest.fixture
-def deals(imported) -> pd.DataFrame:
-    return imported[1].deals.set_index("deal_id")
 
 
 @pytest.fixture
@@ -47,11 +39,6 @@ def edit(file: Path, edits: Callable[[str], str]) -> None:
     file.write_bytes(
         edits(file.read_bytes().decode("utf-8-sig", "surrogateescape")).encode(errors="surrogateescape")
     )
-
-
-def refused_lines(out: Path) -> dict[tuple[str, int], str]:
-    table = pd.read_csv(out / "refused.csv")
-    return {(row.file, row.line): row.reason for row in table.itertuples()}
 
 
 def of_deal(table: pd.DataFrame, number: int) -> pd.DataFrame:
