@@ -100,7 +100,7 @@ def start_watcher(settings: Settings) -> Watching | None:
         shadow_pointer=place / "shadow.json" if shadow_moves else None,
     )
     environ = {**_not_ours(), **watched.to_environ()}
-    environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    environ["PYTHONPATH"] = os.pathsep.join(each or str(Path.cwd()) for each in sys.path)
     watching = Watching(watched, place, _start(environ), environ)
     try:
         if moves:

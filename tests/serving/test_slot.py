@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from features.problems import UserError
+from serving.model import load
 from serving.pointer import Pointer, PointerError
 from serving.settings import Settings
 from serving.slot import EVENTS, ModelSlot, prepare
@@ -111,8 +112,11 @@ def damaged(models, tmp_path):
     return folder
 
 
-def test_a_broken_successor_is_refused_once_and_the_former_model_serves_on(moving, models, tmp_path):
-    folder = damaged(models, tmp_path)
+def test_a_broken_successor_is_refused_once_and_the_former_model_serves_on(
+    moving, models, tmp_path, monkeypatch
+):
+    folder, loaded = damaged(models, tmp_path), []
+    monkeypatch.setattr("serving.slot.load", lambda settings: loaded.append(settings.model) or load(settings))
     sentence = (
         f"{folder} is a damaged model: scorecard.npz is missing or was changed after it was written. "
         "Copy the model again from where it was made, or train again."
@@ -121,6 +125,7 @@ def test_a_broken_successor_is_refused_once_and_the_former_model_serves_on(movin
     for _ in range(3):
         look(moving.slot)
     assert moving.told == [("successor_refused", sentence)]
+    assert loaded == [folder]
     assert ask(moving.slot)[0]["model"]["version"] == "1"
     assert moving.slot.state()["successor_refused"] == sentence
     assert moving.slot.state()["model"]["version"] == "1"
@@ -326,6 +331,9 @@ class TestShadow:
         look(slot)
         assert ask(slot)[2].record["model_version"] == "2"
         pointer_to(models.spring, "2").write(served)
+        look(slot)
+        _, answer, beside = ask(slot)
+        assert (answer.record["model_version"], beside.record["model_version"]) == ("2", "2")
         pointer_to(models.winter, "1").write(shadow)
         look(slot)
         _, answer, beside = ask(slot)

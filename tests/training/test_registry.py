@@ -81,6 +81,17 @@ def test_a_registered_model_is_found_again_whole(first, folder, store):
     assert registry.resolve("models:/steps/1", store) == found.folder
 
 
+def test_a_version_is_named_without_being_fetched_and_fetched_to_where_it_should_be(
+    first, folder, store, tmp_path
+):
+    by_alias, by_number = (registry.look_up(f"models:/steps{end}", store) for end in ("@champion", "/1"))
+    assert by_alias == by_number
+    assert (by_alias.name, by_alias.version) == ("steps", 1)
+    found = registry.locate("models:/steps@champion", store, into=tmp_path)
+    assert found.folder.is_relative_to(tmp_path)
+    assert model_folder.verify(found.folder) == model_folder.verify(folder)
+
+
 def test_mlflow_alone_can_answer_with_it(first, folder, store, make_world):
     import mlflow
 
