@@ -55,7 +55,7 @@ class Said(NamedTuple):
 class Reasons(NamedTuple):
     """The reasons that are listed, and the points of all others together."""
 
-    listed: list[dict[str, Any]]
+    listed: orjson.Fragment
     other_points: float
 
 

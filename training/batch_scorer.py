@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.basis import CATEGORY, NUMBER, Array, Place
-from training.scorecard import Pair, Value
+from training.batch_places import Batch, Knots, Rows, by_feature
+from training.scorecard import Value
 from training.stacked import N_SUMS, RowOf, Stacked
 
 _FEW_ROWS = 16
+_CHUNK_ROWS = 250
 _NO_DIRECTION = 1e-14
-_Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,22 @@ class BatchScorer:
         self._missing_rows = starts + [feature.missing_row for feature in features]
         self._unseen_rows = starts + [feature.unseen_row for feature in features]
         self._is_category = np.array([feature.kind == CATEGORY for feature in features])
+        self._number_at = [i for i, feature in enumerate(features) if feature.kind == NUMBER]
+        self._level_at = [i for i, feature in enumerate(features) if feature.kind != NUMBER]
+        self._knots = Knots([features[i] for i in self._number_at])
         self._draw_table, sums = stacked.columns[:, :-N_SUMS], stacked.columns[:, -N_SUMS:].T
         self._midpoint, self._chance = (np.ascontiguousarray(column) for column in sums)
         self._draws = _Draws(stacked, self._moving)
         self._support = _Support(stacked, self._moving)
         levels = [] if self._moving is None else [self._row_of[self._moving][level] for level in elsewhere]
-        self._elsewhere: _Rows = np.array(levels, dtype=np.intp)
+        self._elsewhere: Rows = np.array(levels, dtype=np.intp)
 
     def score(self, decisions: Sequence[Mapping[str, Value]]) -> BatchScore:
         """Answer decisions; values by feature as `Scorecard.check_values` takes them, absent for missing."""
-        columns = _by_feature(decisions, self._names)
-        places = [self._locate(i, column) for i, column in enumerate(columns)]
+        columns = by_feature(decisions, self._names)
+        places = self._locate(columns)
         rows = np.column_stack([place.low for place in places]) + np.array(self._stacked.starts)
-        batch = _Batch(self._stacked, places, rows, self._moving)
+        batch = Batch(self._stacked, places, rows, self._moving)
         terms = np.empty((len(rows), len(self._card.term_names)))
         terms[:, : rows.shape[1]] = batch.read(self._stacked.points)
         for i, (pair, at) in enumerate(zip(self._card.pairs, self._stacked.pair_rows, strict=True)):
@@ -97,28 +100,34 @@ class BatchScorer:
             unseen=(rows == self._unseen_rows) & self._is_category,
         )
 
-    def _locate(self, feature: int, values: Sequence[Any]) -> Place:
-        """Locate n values in the feature's own tables."""
-        if self._card.features[feature].kind == NUMBER:
-            return self._card.features[feature].locate(np.array(values, dtype=float))
-        rows = np.fromiter(map(self._row_of[feature].__getitem__, values), np.intp, len(values))
-        return Place(rows - self._stacked.starts[feature])
+    def _locate(self, columns: Sequence[Sequence[Any]]) -> list[Place]:
+        """Locate the values of each feature in its own tables, as `Feature.locate` does."""
+        places = {
+            i: Place(
+                np.fromiter(map(self._row_of[i].__getitem__, columns[i]), np.intp) - self._stacked.starts[i]
+            )
+            for i in self._level_at
+        }
+        if self._number_at:
+            values = np.array([columns[i] for i in self._number_at], dtype=float)
+            low, share = self._knots.locate(values)
+            places |= {i: Place(low[k], share[k]) for k, i in enumerate(self._number_at)}
+        return [places[i] for i in range(len(columns))]
 
-    def _levels(self, rows: _Rows) -> _Rows | None:
+    def _levels(self, rows: Rows) -> Rows | None:
         """Rows of the moving feature, shape (n, 1 + m): the decision's own, then elsewhere."""
         if self._moving is None:
             return None
         own = rows[:, self._moving, None]
         return np.hstack([own, np.broadcast_to(self._elsewhere, (len(rows), len(self._elsewhere)))])
 
-    def _at_levels(self, batch: _Batch, terms: Array, levels: _Rows | None) -> tuple[Array, Array, Array]:
+    def _at_levels(self, batch: Batch, terms: Array, levels: Rows | None) -> tuple[Array, Array, Array]:
         """Uplift, its deviation and the chance of stepping in, each of shape (n, 1 + m)."""
-        base = self._draws.of(batch)
         uplift = float(self._card.baseline[0]) + terms.sum(axis=1)
         doubt = self._card.misfit_variance + self._stacked.doubt[batch.rows].sum(axis=1)
         chance = batch.sums(self._chance)
         if levels is None:
-            sd = np.sqrt(_mean_square(base) + doubt)
+            sd = np.sqrt(self._variance(batch, None)[:, 0] + doubt)
             return uplift[:, None], sd[:, None], _sigmoid(chance)[:, None]
         uplift, doubt, chance = (
             total[:, None] - table[levels[:, :1]] + table[levels]
@@ -128,16 +137,29 @@ class BatchScorer:
                 (chance, self._chance),
             )
         )
-        variance = np.empty(levels.shape)
-        for column, there in enumerate(levels.T):
-            draws = base + self._draw_table[there]
-            for pair, at in self._draws.moving_pairs:
-                products = batch.products(pair, there)
-                draws += products @ self._draw_table[at]
-                points = self._stacked.points[at]
-                uplift[:, column] += (products - batch.products(pair)) @ points
-            variance[:, column] = _mean_square(draws)
-        return uplift, np.sqrt(variance + doubt), _sigmoid(chance)
+        for pair, at in self._draws.moving_pairs:
+            points, own = self._stacked.points[at], batch.products(pair)
+            for column, there in enumerate(levels.T):
+                uplift[:, column] += (batch.products(pair, there) - own) @ points
+        return uplift, np.sqrt(self._variance(batch, levels) + doubt), _sigmoid(chance)
+
+    def _variance(self, batch: Batch, levels: Rows | None) -> Array:
+        """Of the draws, shape (n, 1 + m); a few hundred decisions at a time, which a core's cache holds."""
+        n = len(batch.rows)
+        variance = np.empty((n, 1 if levels is None else levels.shape[1]))
+        for start in range(0, n, _CHUNK_ROWS):
+            chunk = slice(start, start + _CHUNK_ROWS)
+            part = batch.take(chunk)
+            base = self._draws.of(part)
+            if levels is None:
+                variance[chunk, 0] = _mean_square(base)
+                continue
+            for column, there in enumerate(levels[chunk].T):
+                draws = base + self._draw_table[there]
+                for pair, at in self._draws.moving_pairs:
+                    draws += part.products(pair, there) @ self._draw_table[at]
+                variance[chunk, column] = _mean_square(draws)
+        return variance
 
     def _limit(self, uplift: Array, terms: Array) -> None:
         """Keep within 1, in place, what is a difference of probabilities: see `Scorecard`."""
@@ -156,39 +178,6 @@ class BatchScorer:
             midpoint = np.clip(_sigmoid(midpoint), room, 1.0 - room)
         outcomes = np.column_stack([midpoint - half, midpoint + half])
         return np.clip(outcomes, 0.0, 1.0) if self._card.binary else outcomes
-
-
-class _Batch:
-    """Where n decisions stand."""
-
-    def __init__(self, stacked: Stacked, places: Sequence[Place], rows: _Rows, moving: int | None) -> None:
-        self.rows, self.places = rows, places
-        self._low, self._moving = stacked.card.low, moving
-        self._moving_start = 0 if moving is None else stacked.starts[moving]
-        self._between = [i for i, place in enumerate(places) if place.weight is not None]
-        weights = [place.weight for place in places if place.weight is not None]
-        self._above = np.column_stack(weights).astype(float) if weights else np.empty((len(rows), 0))
-
-    def read(self, table: Array) -> Array:
-        """Read a stacked table of shape (n_rows,) at every feature's place: shape (n, n_features)."""
-        found = table[self.rows]
-        at_low = found[:, self._between]
-        found[:, self._between] += (table[self.rows[:, self._between] + 1] - at_low) * self._above
-        return found
-
-    def sums(self, table: Array) -> Array:
-        """What all rows of a decision add, the last row of the table, an intercept, included: shape (n,)."""
-        return self.read(table).sum(axis=1) + table[-1]
-
-    def products(self, pair: Pair, moved: _Rows | None = None) -> Array:
-        """Weights of a pair's rows, the moving feature at its own rows or at others: shape (n, k k)."""
-        first, second = (self._low_of(feature, moved) for feature in (pair.first, pair.second))
-        return (first[:, :, None] * second[:, None, :]).reshape(len(first), -1)
-
-    def _low_of(self, feature: int, moved: _Rows | None) -> Array:
-        if moved is not None and feature == self._moving:
-            return self._low[feature][moved - self._moving_start]
-        return self.places[feature].read(self._low[feature])
 
 
 class _Draws:
@@ -214,7 +203,7 @@ class _Draws:
         self._rows = np.vstack([np.empty((0, table.shape[1])), *parts])
         self._baseline = table[stacked.baseline_row]
 
-    def of(self, batch: _Batch) -> Array:
+    def of(self, batch: Batch) -> Array:
         """Shape (n, n_draws)."""
         n = len(batch.rows)
         weights = np.zeros((n, len(self._rows)))
@@ -258,7 +247,7 @@ class _Support:
         self._ruled_out[list(stacked.ruled_out_rows)] = True
 
     def of(
-        self, rows: _Rows, levels: _Rows | None, chance: Array
+        self, rows: Rows, levels: Rows | None, chance: Array
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Return support of shape (n, 1 + m), and how many decisions are similar of shape (n,)."""
         cells = ((rows[:, self._features] - self._starts) @ self._strides)[:, None]
@@ -274,15 +263,6 @@ class _Support:
         enough = seen.min(axis=2) >= self._rule.least_in_cell
         supported = enough & ~ruled_out & (chance >= least) & (chance <= 1.0 - least)
         return supported, seen[:, 0].sum(axis=1)
-
-
-def _by_feature(decisions: Sequence[Mapping[str, Value]], names: Sequence[str]) -> Sequence[Sequence[Value]]:
-    """Values of each feature; None where a decision does not have it."""
-    try:
-        rows = [*map(itemgetter(*names, names[0]), decisions)]
-    except KeyError:
-        rows = [tuple(map(decision.get, names)) for decision in decisions]
-    return list(zip(*rows, strict=False))[: len(names)]
 
 
 def _mean_square(draws: Array) -> Array:

@@ -172,7 +172,7 @@ class RowScorer:
         rows: list[int],
     ) -> tuple[Scored, list[There]]:
         draws = sums[:, : self._n_draws]
-        variances = np.einsum("ij,ij->i", draws, draws).tolist()
+        variances = [float(each.dot(each)) for each in draws]
         support, cell, ruled_out = self._support, *self._support.of(rows)
         others = sums[:, -N_SUMS:].tolist()
         there: list[There] = []

@@ -290,3 +290,24 @@ def test_every_recommendation_has_an_id_of_its_own(recommender):
     ids = [recommender.answer(asked, NOW).recommendation_id for _ in range(1000)]
     ids += [answered.recommendation_id for answered in recommender.answer_many([asked] * 1000, NOW)]
     assert len(set(ids)) == 2000
+
+
+def test_sentences_are_those_of_the_wording(recommender):
+    wording, rng = recommender.model.wording, np.random.default_rng(3)
+    features = recommender.model.scorecard.features
+    words = {'a "quoted"\n\\ level', "é"}
+    for _ in range(100):
+        values = {f.name: random_values(f, rng) for f in features}
+        values["competitor"] = str(rng.choice([*words, "acme"]))
+        asked = DealAsked("D-1", values, None)
+        alone = recommender.answer(asked, NOW, all_reasons=True)
+        among = recommender.answer_many([asked] * 2, NOW, all_reasons=True)[1]
+        for answered in (alone, among):
+            answer = json.loads(answered.body)
+            assert len(answer["reasons"]) == len(recommender.model.scorecard.term_names)
+            for reason in answer["reasons"]:
+                names = reason["feature"].split(" × ")
+                expected = wording.sentence(names, values, reason["points"], answer["unseen"])
+                assert reason["sentence"] == expected
+                own = {name: values[name] for name in names}
+                assert reason["value"] == (own if len(names) > 1 else values[names[0]])

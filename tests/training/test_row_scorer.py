@@ -183,3 +183,16 @@ def test_without_a_moving_feature_a_batch_is_answered_the_same(decisions):
     np.testing.assert_allclose(batch.sd[:, 0], [each.sd for each in told], rtol=0, atol=1e-12)
     assert batch.supported[:, 0].tolist() == [each.supported for each in told]
     assert batch.similar.tolist() == [each.similar_decisions for each in told]
+
+
+def test_a_batch_of_many_chunks_is_answered_as_one_by_one():
+    rng = np.random.default_rng(0)
+    card, n = CARDS["pairs"], 600
+    amount, stages = rng.uniform(-1, 40, n), rng.choice([*STAGES, "never seen"], n)
+    decisions = [{"amount": float(a), "stage": str(s)} for a, s in zip(amount, stages, strict=True)]
+    batch = BatchScorer(Stacked.of(card), "stage", STAGES).score(decisions)
+    one = RowScorer(Stacked.of(card), "stage")
+    for i, values in enumerate(decisions):
+        row = one.score(values, STAGES)
+        expected = [(row.here.uplift, row.here.sd), *(there[:2] for there in row.elsewhere)]
+        np.testing.assert_allclose(np.c_[batch.uplift[i], batch.sd[i]], expected, rtol=0, atol=1e-12)
