@@ -96,15 +96,21 @@ class Connection:
 
     def post(self, path: str, body: bytes) -> bytes:
         """Send a JSON body and return the answer's."""
-        about = f"content-type: application/json\r\ncontent-length: {len(body)}"
-        return self._exchange(f"POST {path} HTTP/1.1\r\nhost: x\r\n{about}\r\n\r\n".encode() + body)
+        self.send(path, body)
+        return self.receive()
 
     def get(self, path: str) -> bytes:
         """Return the answer's body."""
-        return self._exchange(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        self._socket.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        return self.receive()
 
-    def _exchange(self, request: bytes) -> bytes:
-        self._socket.sendall(request)
+    def send(self, path: str, body: bytes) -> None:
+        """Send a JSON body; `receive` its answer before the next."""
+        about = f"content-type: application/json\r\ncontent-length: {len(body)}"
+        self._socket.sendall(f"POST {path} HTTP/1.1\r\nhost: x\r\n{about}\r\n\r\n".encode() + body)
+
+    def receive(self) -> bytes:
+        """Return the body of the answer; UserError where its status is not 200."""
         received = b""
         while b"\r\n\r\n" not in received:
             received += self._receive()

@@ -13,7 +13,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -36,6 +35,10 @@ MLFLOW = "mlflow models serve, SHAP values"
 MOST_TIMES_ECHO, LEAST_TIMES_CHEAPER, LEAST_DEALS = 3.0, 150.0, 40_000
 MOST_START_SECONDS, MOST_MEBIBYTES = 1.5, 120.0
 """What is to be reached."""
+
+
+AT_ONCE = 8
+"""Requests for one deal that wait at the same time, as those of several sales people do."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,15 @@ def measure(
         folder = Path(name)
         started = _start(model, folder, stack)
         lanes = [
-            _Lane(ECHO, started["echo"], "/", [orjson.dumps(deal) for deal in deals], effort.requests),
+            _Lane(
+                ECHO,
+                started["echo"],
+                "/",
+                [orjson.dumps(deal) for deal in deals],
+                effort.requests,
+                1,
+                AT_ONCE,
+            ),
             *_lanes_of_ours(started["ours"], (OURS, BATCH), deals, effort),
             *_lanes_of_ours(started["bare"], (BARE, BARE_BATCH), deals, effort),
         ]
@@ -116,25 +127,34 @@ class _Lane:
     """One kind of request to one server, and what it cost in each round."""
 
     def __init__(
-        self, name: str, server: Server, path: str, bodies: Sequence[bytes], requests: int, deals: int = 1
+        self,
+        name: str,
+        server: Server,
+        path: str,
+        bodies: Sequence[bytes],
+        requests: int,
+        deals: int = 1,
+        at_once: int = 1,
     ) -> None:
         self.name, self.server, self.path = name, server, path
-        self.bodies, self.requests, self.deals = bodies, requests, deals
+        self.bodies, self.requests, self.deals, self.at_once = bodies, requests, deals, at_once
         self.cpu: list[float] = []
-        self.walls: list[float] = []
         self.sent = 0
 
     def run(self) -> None:
-        """Ask a round; CPU seconds a request are added to `cpu`."""
-        connection = Connection(self.server.port)  # a new one: idle ones are closed meanwhile
+        """Ask a round over connections of its own; CPU seconds a request are added to `cpu`."""
+        lines = [Connection(self.server.port) for _ in range(self.at_once)]
         before = self.server.cpu_seconds()
-        for _ in range(self.requests):
-            start = time.perf_counter()
-            connection.post(self.path, self.bodies[self.sent % len(self.bodies)])
-            self.walls.append(time.perf_counter() - start)
-            self.sent += 1
-        self.cpu.append((self.server.cpu_seconds() - before) / self.requests)
-        connection.close()
+        for _ in range(self.requests // self.at_once):
+            for line in lines:
+                line.send(self.path, self.bodies[self.sent % len(self.bodies)])
+                self.sent += 1
+            for line in lines:
+                line.receive()
+        asked = self.requests // self.at_once * self.at_once
+        self.cpu.append((self.server.cpu_seconds() - before) / asked)
+        for line in lines:
+            line.close()
 
     def figures(self) -> dict[str, Any]:
         """Medians over the rounds, the first left out where there are several."""
@@ -144,7 +164,6 @@ class _Lane:
             "cpu_us": 1e6 * statistics.median(rounds),
             "rounds_us": [1e6 * each for each in rounds],
             "deals_a_second": self.deals / statistics.median(rounds),
-            "p50_ms": 1000 * statistics.median(self.walls),
             "start": self.server.start_seconds,
             "resident": resident,
             "share": share,
@@ -179,7 +198,7 @@ def _lanes_of_ours(
     path, bodies = "/v1/recommendations", [orjson.dumps(deal) for deal in deals]
     batch = [orjson.dumps({"deals": list(deals)})]
     return [
-        _Lane(one, server, path, bodies, effort.requests),
+        _Lane(one, server, path, bodies, effort.requests, 1, AT_ONCE),
         _Lane(many, server, f"{path}/batch", batch, effort.batches, len(deals)),
     ]
 

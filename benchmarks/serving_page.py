@@ -25,7 +25,6 @@ _HEAD = [
     "CPU µs a deal",
     "times the echo",
     "deals a CPU second",
-    "median ms",
     "ready s",
     "MiB",
     "PSS MiB",
@@ -45,13 +44,12 @@ def answers(runs: Sequence[Run]) -> str:
 
 def _line(run: Run, echo_us: float) -> list[str]:
     if "failed" in run:
-        return [run["learner"], run["failed"], *[""] * 6]
+        return [run["learner"], run["failed"], *[""] * 5]
     return [
         f"**{run['learner']}**" if run["learner"] == OURS else run["learner"],
         f"{1e6 / run['deals_a_second']:,.0f}",
         f"{1e6 / run['deals_a_second'] / echo_us:,.1f}",
         f"{run['deals_a_second']:,.0f}",
-        f"{run['p50_ms']:,.2f}",
         f"{run['start']:.1f}",
         f"{run['resident']:.0f}",
         f"{run['share']:.0f}",

@@ -89,7 +89,8 @@ SERVING = """## What an answer costs
 intervals and a playbook. Beside it run a raw ASGI application that reads the same body and writes it back
 (uvicorn, uvloop, httptools: the least that a JSON route costs), and `mlflow models serve` with a boosted
 uplift model that answers the same deals with its SHAP values. All run at the same time on the loopback, one
-process each, and are asked in turns over one connection: no two deals are alike, one value in ten is missing.
+process each, and are asked in turns: single deals over eight connections at once (MLflow's over one), batches
+over one. No two deals are alike, one value in ten is missing.
 **CPU µs**: user and system time of the server's process a deal, median over the rounds; the client's is not
 in it. **times the echo**: of the same rounds. **ready**: seconds from the start of the process to its first
 answer. **MiB**: resident, and the proportional share of it (PSS). To run it again:

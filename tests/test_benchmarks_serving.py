@@ -123,7 +123,7 @@ def test_a_server_that_ends_at_once_is_told_with_its_last_words(tmp_path):
 
 def line(name, cpu_us, deals_a_second=None, **more):
     key = {"table": "serving", "world": "crm", "rows": 41, "seed": 0, "learner": name}
-    figures = {"cpu_us": cpu_us, "deals_a_second": deals_a_second or 1e6 / cpu_us, "p50_ms": 0.4}
+    figures = {"cpu_us": cpu_us, "deals_a_second": deals_a_second or 1e6 / cpu_us}
     return {**key, **figures, "start": 1.0, "resident": 100.0, "share": 80.0, **more}
 
 
