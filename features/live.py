@@ -122,7 +122,7 @@ class Ledger:
         return self._applied(touched)
 
     def _file(self, event: Event) -> None:
-        if event.received_at <= self.base.now and len(self.base.places("deals", [event.deal_id])):
+        if event.received_at <= self.base.now and self.base.place("deals", event.deal_id) is not None:
             return  # the export holds it
         misfit = self._own.misfit(event)
         if misfit:
@@ -144,7 +144,8 @@ class Ledger:
         state = deal_after(deal_id, self.base.deal(deal_id), events, self._currency)
         self._states[deal_id] = state
         if state.row is not None:
-            self._overlaid[self.base.places("deals", [deal_id])] = True
+            if (place := self.base.place("deals", deal_id)) is not None:
+                self._overlaid[place] = True
             for name, key in KEYS.items():
                 self._deals_of[name].setdefault(state.row[key], set()).add(deal_id)
 
@@ -170,20 +171,19 @@ class Ledger:
     def standing(self, deal_id: str) -> Standing:
         """Tell what can be said of a deal now: open, closed, without a stage, waiting, or unknown."""
         state = self._states.get(deal_id)
-        place = self.base.places("deals", [deal_id])
+        place = self.base.place("deals", deal_id)
         if state is not None and state.row is None:
             return "waiting"
-        if state is None and not len(place):
+        if state is not None and state.row is not None:
+            outcome = state.row["outcome"]
+        elif place is not None:
+            outcome = self.base.outcome(place)
+        else:
             return "unknown"
-        outcome = (
-            state.row["outcome"] if state and state.row else self.base.tables.deals["outcome"].iloc[place[0]]
-        )
         if outcome != "open":
             return "closed"
-        on_record = (state is not None and bool(state.entries)) or len(
-            self.base.of_deal["stage_entries"].of(place)
-        )
-        return "open" if on_record else "no_stage"
+        of_base = () if place is None else self.base.of_deal["stage_entries"].of_one(place)
+        return "open" if (state is not None and state.entries) or len(of_base) else "no_stage"
 
     def knows(self, name: str, an_id: str) -> bool:
         """Tell whether a partner or customer is known: by the export, or by any event."""

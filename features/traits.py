@@ -31,7 +31,7 @@ class Traits:
 
     def knows(self, name: str, an_id: str) -> bool:
         """Tell whether a partner or customer has a row."""
-        return an_id in self._told[name] or bool(len(self._base.places(name, [an_id])))
+        return an_id in self._told[name] or self._base.place(name, an_id) is not None
 
     def ids(self, name: str) -> set[str]:
         """Return the ids of all partners, or customers, that the export or an event tells of."""
