@@ -85,10 +85,18 @@ def read_tables(folder: Path, clock: Clock = utc_now) -> Tables:
         raise UserError(
             f"{folder} lacks {', '.join(missing)}: each of {', '.join(TABLE_NAMES)} is needed, "
             "as .parquet, .csv or .csv.gz; a table without rows still needs its header."
+            f"{_IS_IT_AN_EXPORT if _holds_other_csv(folder) else ''}"
         )
     found = {name: file for name, file in files.items() if file is not None}
     frames: dict[str, Any] = {name: read_frame(file) for name, file in found.items()}
     return check(Tables(**frames), clock, {name: file.name for name, file in found.items()})
+
+
+_IS_IT_AN_EXPORT = " If it is a CRM's export, turn it into these tables first, with 'stepin import'."
+
+
+def _holds_other_csv(folder: Path) -> bool:
+    return any(path.name.removesuffix(".csv") not in COLUMNS for path in folder.glob("*.csv"))
 
 
 def _find_file(folder: Path, name: str) -> Path | None:

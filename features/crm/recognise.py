@@ -9,6 +9,9 @@ from pathlib import Path
 from features.crm.language import FileRule, Mapping
 from features.crm.reading import ENDINGS, Sheet, look_at
 from features.problems import UserError
+from features.tables import COLUMNS
+
+_NEEDED_OF_DEALS = {name for name, column in COLUMNS["deals"].items() if column.required}
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,10 @@ def _has_needed(sheets: Sequence[Sheet], mapping: Mapping) -> bool:
 
 
 def _nothing_fits(sheets: Sequence[Sheet], mappings: Sequence[Mapping]) -> str:
+    tables = [sheet for sheet in sheets if {head.casefold() for head in sheet.header} >= _NEEDED_OF_DEALS]
+    if tables and len(mappings) > 1:
+        next_step = f"stepin features {tables[0].path.parent} decisions.parquet"
+        return f"{tables[0].name} is a CRM table already; go on with: {next_step}"
     nearest = _nearest(sheets, mappings)
     if nearest is None:
         looked_for = ", ".join(mapping.title for mapping in mappings)

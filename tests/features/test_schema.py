@@ -409,9 +409,17 @@ class TestFolder:
             "a table without rows still needs its header."
         )
 
+    def test_a_crms_export_is_sent_to_the_import(self, tmp_path, the_clock):
+        (tmp_path / "Opportunity.csv").write_text("Id\n1\n")
+        assert self.refusal(tmp_path, the_clock).endswith(
+            "header. If it is a CRM's export, turn it into these tables first, with 'stepin import'."
+        )
+
     def test_a_missing_table_is_named(self, crm, the_clock):
         (crm / "partners.csv").unlink()
-        assert self.refusal(crm, the_clock).startswith(f"{crm} lacks partners: each of deals, ")
+        said = self.refusal(crm, the_clock)
+        assert said.startswith(f"{crm} lacks partners: each of deals, ")
+        assert said.endswith("a table without rows still needs its header.")
 
     def test_a_table_twice_is_ambiguous(self, crm, make_tables, the_clock):
         make_tables(1).deals.to_parquet(crm / "deals.parquet")

@@ -193,6 +193,16 @@ def test_options_that_cannot_be_are_refused_in_a_sentence(exports, run_import, o
     assert not (tmp_path / "crm").exists()
 
 
+def test_a_folder_of_crm_tables_is_sent_on_to_the_features(write_export, run_import):
+    deal = {"deal_id": "D1", "partner_id": "P1", "customer_id": "C1", "created_at": "2025-01-01"}
+    folder = write_export({"deals.csv": [{**deal, "outcome": "open"}]})
+    with pytest.raises(UserError) as error:
+        run_import(folder)
+    assert str(error.value) == (
+        f"deals.csv is a CRM table already; go on with: stepin features {folder} decisions.parquet"
+    )
+
+
 @pytest.mark.parametrize(
     ("rates", "said"),
     [
