@@ -59,4 +59,3 @@ def _frames(engine: Engine) -> dict[str, Any]:
         )
     with engine.connect() as connection:
         return {name: pd.read_sql_table(name, connection) for name in COLUMNS if name in there}
-
