@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ EVENTS = (
     "registry_lost",
     "registry_back",
 )
+_MOST_UNTOLD = 100
 LOOKS_PER_POLL = 4
 """A pointer is looked at more often than the registry is asked: a look is one stat."""
 
@@ -183,17 +185,21 @@ class ModelSlot:
     is replaced as a whole, by `look`, so that no request meets half of a change.
     """
 
-    def __init__(self, settings: Settings, held: Held, on_event: OnEvent) -> None:
+    def __init__(self, settings: Settings, held: Held, on_event: OnEvent | None) -> None:
         self.current = held
         self.shadow_failures = 0
         self._settings, self._on_event = settings, on_event
+        self._untold: deque[tuple[str, str]] = deque(maxlen=_MOST_UNTOLD)
         self._served = _Side(SERVED, settings.model_pointer)
         self._shadow = _Side(SHADOW, settings.shadow_pointer)
         self._failed_digests: set[str] = set()
 
     @classmethod
-    def open(cls, settings: Settings, on_event: OnEvent = lambda _kind, _sentence: None) -> ModelSlot:
+    def open(cls, settings: Settings, on_event: OnEvent | None = None) -> ModelSlot:
         """Load the first model, and the shadow's if there is one.
+
+        Without `on_event` what happens is kept for whoever calls `listen`: a model can be refused before
+        anything else is opened.
 
         A process that starts later takes what the pointer names by then. A shadow that cannot be read is
         told as an event; it keeps nobody from starting.
@@ -335,7 +341,16 @@ class ModelSlot:
                 "the answers are not touched. Further failures are counted only.",
             )
 
+    def listen(self, on_event: OnEvent) -> None:
+        """Tell `on_event` what happened until now, and what happens from now on."""
+        self._on_event = on_event
+        while self._untold:
+            self._say(*self._untold.popleft())
+
     def _say(self, kind: str, sentence: str) -> None:
+        if self._on_event is None:
+            self._untold.append((kind, sentence))
+            return
         with suppress(Exception):  # who is told may fail; the model goes on being followed
             self._on_event(kind, sentence)
 

@@ -322,6 +322,13 @@ class TestShadow:
         assert [kind for kind, _ in told] == ["shadow_refused"]
         assert slot.state()["shadow_refused"].startswith(f"{tmp_path / 'nothing'} is not a folder")
 
+    def test_who_listens_later_hears_what_happened_before(self, models, tmp_path):
+        slot, told = ModelSlot.open(Settings(models.winter, shadow=tmp_path / "nothing")), []
+        slot.listen(lambda kind, _sentence: told.append(kind))
+        assert told == ["shadow_refused"]
+        slot.listen(lambda kind, _sentence: told.append(kind))
+        assert told == ["shadow_refused"]
+
     def test_the_shadow_outlives_a_swap_of_the_model_and_moves_by_itself(self, models, tmp_path):
         served, shadow = tmp_path / "served.json", tmp_path / "shadow.json"
         pointer_to(models.winter, "1").write(served)
