@@ -18,6 +18,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 
 from serving import docs_page, messages, openapi, problems
+from serving.openapi_deals import LIST_PARAMETERS
 from serving.routes import BATCH, OPEN, SCORED, Handler, HotRequest, Route
 from serving.service import PROMETHEUS_TEXT, Service
 
@@ -50,9 +51,7 @@ class Operation:
 
 _REASONS = openapi.parameter("reasons", "query", "all: every reason, not the five largest each way.", ["all"])
 OPERATIONS: tuple[Operation, ...] = (
-    Operation(
-        "POST", SCORED, "Advise on one deal", messages.Recommendation, (422,), "DealAsked", (_REASONS,)
-    ),
+    Operation("POST", SCORED, "Advise on one deal", messages.Recommendation, (422,), "Asked", (_REASONS,)),
     Operation(
         "POST",
         BATCH,
@@ -61,6 +60,31 @@ OPERATIONS: tuple[Operation, ...] = (
         (422,),
         "DealsAsked",
         (_REASONS,),
+    ),
+    Operation(
+        "GET",
+        "/v1/deals/{deal_id}/recommendation",
+        "Advise on a deal that the service knows",
+        messages.Recommendation,
+        (404, 409, 422),
+        parameters=(openapi.parameter("deal_id", "path", "The deal."), _REASONS),
+    ),
+    Operation(
+        "GET",
+        SCORED,
+        "List open deals, by what stepping in is expected to gain",
+        messages.DealList,
+        (422,),
+        parameters=LIST_PARAMETERS,
+    ),
+    Operation(
+        "POST",
+        "/v1/events",
+        "Tell what happened in the CRM",
+        messages.EventsTaken,
+        (422,),
+        "EventsTold",
+        also=(202,),
     ),
     Operation(
         "POST",

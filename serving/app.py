@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from serving.metrics import Metrics
 from serving.service import Service
 from serving.settings import Settings
 from serving.slot import ModelSlot
+from serving.todo import refuse_capacity_without_hours
 
 Clock = Callable[[], datetime]
 
@@ -53,7 +54,9 @@ def create_app(settings: Settings, *, clock: Clock = now) -> Application:
     logs = Logs.of(settings.log)
     journal = Journal.open(settings.database, settings.journal, settings.journal_lost)
     metrics = Metrics(settings.metrics_folder, journal)
-    service = Service(settings, _open_slot(settings, logs, metrics), journal, metrics, clock)
+    slot = _open_slot(settings, logs, metrics)
+    refuse_capacity_without_hours(settings.capacity_hours, slot.current.model.policy)
+    service = Service(settings, slot, journal, metrics, clock)
     keys = Keys(journal.engine, settings.keys_required)
     app = create_api(service, _lifespan(service, logs))
     door = Application(app, service.handlers(), settings, keys, metrics, logs)
@@ -93,13 +96,17 @@ def _lifespan(service: Service, logs: Logs) -> Callable[[FastAPI], Any]:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         told = _Told(logs)
         logging.getLogger("stepin").addHandler(told)
-        follows = asyncio.create_task(service.slot.follow())
+        follows = [
+            asyncio.create_task(service.slot.follow()),
+            asyncio.create_task(service.todo.keep(lambda: service.slot.current)),
+        ]
         try:
             yield
         finally:
-            follows.cancel()
-            with suppress(asyncio.CancelledError):
-                await follows
+            for each in follows:
+                each.cancel()
+            await asyncio.gather(*follows, return_exceptions=True)
+            await service.knowledge.close()
             await service.journal.close()
             service.metrics.flush()
             logging.getLogger("stepin").removeHandler(told)

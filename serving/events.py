@@ -11,7 +11,7 @@ import orjson
 
 from features.events import KINDS, Event
 from serving.crm_fields import SOME_TEXT, FieldReader, as_json
-from serving.fields import Where, not_json, parse
+from serving.fields import LONGEST_ID, Where, not_json, parse
 from serving.problems import FieldError, InvalidRequest
 
 MOST_EVENTS = 1000
@@ -65,6 +65,23 @@ def read_events(body: bytes, now: datetime) -> list[EventTold]:
     if reader.errors:
         raise InvalidRequest(reader.errors)
     return [each for each in told if each is not None]
+
+
+def outcome_event(outcome: Mapping[str, Any], now: datetime) -> list[EventTold]:
+    """Make the event of an outcome as the journal keeps it, with its ``outcome_id`` and ``received_at``.
+
+    A deal that closed at a time that nobody told closed when it was told.
+    """
+    closed_at = outcome.get("closed_at")
+    event = {
+        "event_id": f"outcome:{outcome['outcome_id']}"[:LONGEST_ID],
+        "kind": "outcome",
+        "deal_id": outcome["deal_id"],
+        "happened_at": closed_at or outcome["received_at"],
+        "outcome": outcome["outcome"],
+        "closed_at": closed_at,
+    }
+    return read_events(orjson.dumps({"events": [event]}), now)
 
 
 def event_of(row: Mapping[str, Any]) -> Event:

@@ -122,7 +122,8 @@ class Knowledge:
         BuilderAway
             The builder does not answer.
         """
-        built = await self._ask({"do": "build", "deals": list(forms)}, BUILD_SECONDS)
+        # One by one: the builder answers others in between.
+        built = [(await self._ask({"do": "build", "deals": [form]}, BUILD_SECONDS))[0] for form in forms]
         for each in built:
             if "contradiction" in each:
                 raise Contradiction(each["contradiction"])

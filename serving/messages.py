@@ -61,6 +61,13 @@ class ModelName(BaseModel):
     trained_at: str | None
 
 
+class ShadowPrice(BaseModel):
+    """What one more hour of the vendor's would earn."""
+
+    amount_per_hour: float
+    currency: str | None
+
+
 class Recommendation(BaseModel):
     """Step in or step back: the advice on one deal, and why.
 
@@ -93,6 +100,9 @@ class Recommendation(BaseModel):
         description="Features with a value that the model never saw, or too seldom to learn."
     )
     model: ModelName
+    shadow_price: ShadowPrice | None = Field(
+        default=None, description="What an hour must earn now, where the vendor's hours are limited."
+    )
 
 
 class Recommendations(BaseModel):
@@ -138,6 +148,40 @@ class Alive(BaseModel):
     """The server runs."""
 
     status: Literal["alive"]
+
+
+class Capacity(BaseModel):
+    """How far the vendor's hours go."""
+
+    hours: float
+    hours_per_deal: float
+    deals: int = Field(description="Deals that the hours are enough for.")
+    left_out: int = Field(description="Deals worth stepping in on that they are not enough for.")
+    shadow_price: ShadowPrice | None
+
+
+class DealList(BaseModel):
+    """A page of open deals, each with its whole recommendation."""
+
+    recommendations: list[Recommendation]
+    next: str | None = Field(description="The cursor of the next page; null on the last one.")
+    total: int = Field(description="Deals on all pages.")
+    capacity: Capacity | None
+
+
+class EventTaken(BaseModel):
+    """What became of one event."""
+
+    event_id: str
+    status: Literal["applied", "waits", "set_aside", "already", "differs", "recorded", "unknown"]
+    detail: str | None
+
+
+class EventsTaken(BaseModel):
+    """What became of the events, in the order in which they were told."""
+
+    applied: bool = Field(description="The next answer knows of them; if not yet, it soon will.")
+    events: list[EventTaken]
 
 
 class ServedTag(BaseModel):

@@ -49,6 +49,11 @@ class ServedModel:
         return [str(stage) for stage in self.facts.get("stage_order") or []] if knows else []
 
     @property
+    def is_from_crm(self) -> bool:
+        """Whether it learned from CRM tables, so that CRM fields mean something to it."""
+        return self.facts.get("source_kind") == "crm"
+
+    @property
     def reader(self) -> Reader:
         """Reads requests for this model's features."""
         return Reader(self.scorecard.features, self.scorecard.check_values)

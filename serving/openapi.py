@@ -10,8 +10,10 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from serving.fields import LONGEST_ID, LONGEST_TEXT
+from serving.form_bodies import MOST_FORMS
 from serving.messages import ProblemDetails
 from serving.model import ServedModel
+from serving.openapi_deals import DEAL_SCHEMAS
 from serving.openapi_records import RECORD_SCHEMAS
 from serving.problems import MEDIA_TYPE
 from serving.reading import MOST_DEALS
@@ -103,6 +105,9 @@ def _page(app: FastAPI, model: ServedModel) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     schemas.update(_request_schemas(model))
     schemas.update(RECORD_SCHEMAS)
+    schemas.update(DEAL_SCHEMAS)
+    if model.is_from_crm:
+        _let_in_forms(schemas)
     problem = ProblemDetails.model_json_schema(ref_template=_REF + "{model}")
     schemas.update(problem.pop("$defs"))
     schemas[ProblemDetails.__name__] = problem
@@ -114,6 +119,19 @@ def _page(app: FastAPI, model: ServedModel) -> dict[str, Any]:
         }
     }
     return page
+
+
+def _let_in_forms(schemas: dict[str, Any]) -> None:
+    """A model that learned from CRM tables also takes deals by their CRM fields."""
+    form = {"$ref": f"{_REF}DealForm"}
+    schemas["Asked"] = {"oneOf": [{"$ref": f"{_REF}DealAsked"}, form]}
+    several = schemas["DealsAsked"]
+    several["properties"]["deals"] = {
+        "oneOf": [
+            several["properties"]["deals"],
+            {"type": "array", "minItems": 1, "maxItems": MOST_FORMS, "items": form},
+        ]
+    }
 
 
 def example(model: ServedModel) -> dict[str, Any]:
@@ -172,7 +190,12 @@ def _request_schemas(model: ServedModel) -> dict[str, Any]:
         },
         "examples": [{"deals": [example(model)]}],
     }
-    return {"DealAsked": deal, "DealsAsked": deals, "Features": features}
+    return {
+        "Asked": {"$ref": f"{_REF}DealAsked"},
+        "DealAsked": deal,
+        "DealsAsked": deals,
+        "Features": features,
+    }
 
 
 def _feature_schema(kind: str, word: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from uvicorn.supervisors import Multiprocess
 
 from features.problems import UserError
 from serving.app import create_app
+from serving.building import building
 from serving.follow import following
 from serving.journal.database import read_url
 from serving.journal.migrate import migrate
@@ -26,6 +27,7 @@ from serving.keys import Keys, are_needed, refuse_open_door
 from serving.model import load
 from serving.protocol import GuardedProtocol
 from serving.settings import Settings
+from training import model_folder
 
 _BACKLOG = 2048
 _GRACE_SECONDS = 10
@@ -52,11 +54,11 @@ def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8080, workers
     if workers < 1:
         raise UserError(f"workers should be 1 or more; came {workers}.")
     guarded = replace(settings, keys_required=are_needed(settings.keys_required, host))
-    with following(guarded) as followed:
+    with following(guarded) as followed, _knowing(followed) as told:
         if workers == 1:
-            _serve_here(followed, host, port)
+            _serve_here(told, host, port)
         else:
-            _serve_in_workers(followed, host, port, workers)
+            _serve_in_workers(told, host, port, workers)
 
 
 class _Announced(uvicorn.Server):
@@ -72,6 +74,24 @@ class _Announced(uvicorn.Server):
 
     def stop(self, *_signal: object) -> None:
         self.should_exit = True
+
+
+@contextmanager
+def _knowing(settings: Settings) -> Iterator[Settings]:
+    """Start the process that builds facts, where the model can be asked by CRM fields."""
+    is_from_crm = model_folder.read_facts(settings.model).get("source_kind") == "crm"
+    if settings.data is not None and not is_from_crm:
+        raise UserError(
+            "STEPIN_DATA is set, but the model learned from a table of its own: CRM tables mean nothing to "
+            "it. Leave STEPIN_DATA out, or serve a model that learned from CRM tables."
+        )
+    if not is_from_crm:
+        yield settings
+        return
+    # The database is brought to the newest version first: the builder reads events from it.
+    migrate(read_url(settings.database))
+    with building(settings) as told:
+        yield told
 
 
 def _serve_here(settings: Settings, host: str, port: int) -> None:

@@ -10,16 +10,21 @@ from urllib.parse import parse_qs
 
 import orjson
 
+from serving.deal_form import Form
+from serving.events import outcome_event, read_events
+from serving.form_bodies import read_form, read_forms
 from serving.journal import Journal
+from serving.knowledge import Knowledge
 from serving.metrics import Metrics
 from serving.model import REPORT
-from serving.problems import FieldError, InvalidRequest, NotFound, NotReady
+from serving.problems import FieldError, InvalidRequest, NotFound, NotFromCrm, NotReady
 from serving.reading import DealAsked
 from serving.recommend import Answered
 from serving.records import read_outcome, read_override
 from serving.routes import BATCH, SCORED, Handler, HotReply, HotRequest, Told
 from serving.settings import Settings
 from serving.slot import Held, ModelSlot
+from serving.todo import TodoList, Wanted
 
 Clock = Callable[[], datetime]
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -42,6 +47,11 @@ class Service:
     journal : records every answer
     metrics : counts, for GET /metrics
     clock : tells the time in UTC
+
+    Attributes
+    ----------
+    knowledge : what is known of deals; asks the builder
+    todo : the open deals, by what stepping in is expected to gain
     """
 
     def __init__(
@@ -49,12 +59,17 @@ class Service:
     ) -> None:
         self.settings, self.slot, self.journal = settings, slot, journal
         self.metrics, self.clock = metrics, clock
+        self.knowledge = Knowledge(journal, settings.builder_socket, clock)
+        self.todo = TodoList(journal, settings.capacity_hours, clock)
 
     def handlers(self) -> dict[tuple[str, str], Handler]:
         """Return the plain handlers by method and path template."""
         return {
             ("POST", SCORED): self.recommend,
             ("POST", BATCH): self.recommend_batch,
+            ("GET", SCORED): self.list_deals,
+            ("GET", "/v1/deals/{deal_id}/recommendation"): self.recommend_known,
+            ("POST", "/v1/events"): self.add_events,
             ("POST", "/v1/outcomes"): self.add_outcome,
             ("POST", "/v1/overrides"): self.add_override,
             ("GET", "/v1/model"): self.model,
@@ -65,32 +80,79 @@ class Service:
         }
 
     async def recommend(self, asked: HotRequest) -> HotReply:
-        """Advise on one deal whose facts the caller brings."""
+        """Advise on one deal: on the model's own features, or on CRM fields (`deal_form`)."""
         held, now = self.slot.current, self.clock()
-        deal = held.reader.one(asked.body)
-        served, shadow = held.answer(deal, now, _wants_all_reasons(asked.query))
+        all_reasons = _wants_all_reasons(asked.query)
+        form = read_form(asked.body, now)
+        deal = held.reader.one(asked.body) if form is None else (await self._built(held, [form]))[0]
+        return await self._advise(asked, held, deal, now, all_reasons)
+
+    async def recommend_known(self, asked: HotRequest) -> HotReply:
+        """Advise on a deal that the service knows."""
+        held, now = self.slot.current, self.clock()
+        if not held.model.is_from_crm:
+            raise NotFromCrm
+        all_reasons = _wants_all_reasons(asked.query)
+        deal = (await self.knowledge.deal(asked.params[0])).asked(held.model.scorecard.features)
+        return await self._advise(asked, held, deal, now, all_reasons)
+
+    async def _advise(
+        self, asked: HotRequest, held: Held, deal: DealAsked, now: datetime, all_reasons: bool
+    ) -> HotReply:
+        served, shadow = held.answer(deal, now, all_reasons)
         await self._record(asked, [served], [] if shadow is None else [shadow])
-        return HotReply(served.body, told=_told(held, [deal], [served]))
+        return HotReply(self._priced(held, served.body), told=_told(held, [served]))
 
     async def recommend_batch(self, asked: HotRequest) -> HotReply:
         """Advise on up to 1,000 deals, in a thread: other requests are answered meanwhile."""
         held, now = self.slot.current, self.clock()
         all_reasons = _wants_all_reasons(asked.query)
+        forms = read_forms(asked.body, now)
+        built = None if forms is None else await self._built(held, forms)
 
-        def answer() -> tuple[list[DealAsked], list[Answered], list[Answered], bytes]:
-            deals = held.reader.many(asked.body)
+        def answer() -> tuple[list[Answered], list[Answered], bytes]:
+            deals = held.reader.many(asked.body) if built is None else built
             served, shadows = held.answer_many(deals, now, all_reasons)
-            body = b'{"recommendations":[' + b",".join(each.body for each in served) + b"]}"
-            return deals, served, shadows, body
+            listed = b",".join(self._priced(held, each.body) for each in served)
+            return served, shadows, b'{"recommendations":[' + listed + b"]}"
 
-        deals, served, shadows, body = await asyncio.to_thread(answer)
+        served, shadows, body = await asyncio.to_thread(answer)
         await self._record(asked, served, shadows)
-        return HotReply(body, told=_told(held, deals, served))
+        return HotReply(body, told=_told(held, served))
+
+    async def list_deals(self, asked: HotRequest) -> HotReply:
+        """List open deals: the vendor's to-do list."""
+        held, wanted = self.slot.current, Wanted.read(asked.query)
+        if not held.model.is_from_crm:
+            raise NotFromCrm
+        page = await self.todo.page(held, wanted)
+        await self._record(asked, page.served, page.shadows)
+        return HotReply(page.body, told=_told(held, page.served))
+
+    async def add_events(self, asked: HotRequest) -> HotReply:
+        """Take in what happens in the CRM, each event once."""
+        told = read_events(asked.body, self.clock())
+        taken = await self.knowledge.add_events(told, asked.key_id)
+        return HotReply(orjson.dumps(taken), 200 if taken["applied"] else 202)
+
+    async def _built(self, held: Held, forms: Sequence[Form]) -> list[DealAsked]:
+        if not held.model.is_from_crm:
+            raise NotFromCrm
+        features = held.model.scorecard.features
+        return [known.asked(features) for known in await self.knowledge.build(forms)]
+
+    def _priced(self, held: Held, body: bytes) -> bytes:
+        """The answer with what an hour must earn now, where the vendor's hours are limited."""
+        price = self.todo.shadow_price(held)
+        return body if price is None else body[:-1] + b',"shadow_price":' + orjson.dumps(price) + b"}"
 
     async def add_outcome(self, asked: HotRequest) -> HotReply:
-        """Record what happened to a deal."""
+        """Record what happened to a deal; where deals are known, it is known from now on."""
         outcome = read_outcome(asked.body, self.clock())
-        return _recorded(await self.journal.add_outcome({**outcome, "sent_by": asked.key_id}), "outcome_id")
+        stored = await self.journal.add_outcome({**outcome, "sent_by": asked.key_id})
+        if isinstance(stored, dict) and self.settings.data is not None:
+            await self.knowledge.add_events(outcome_event(stored, self.clock()), asked.key_id)
+        return _recorded(stored, "outcome_id")
 
     async def add_override(self, asked: HotRequest) -> HotReply:
         """Record that a person decided otherwise, and why."""
@@ -135,6 +197,8 @@ class Service:
         rows = [each.record for each in (*served, *shadows)]
         for row in rows:
             row["asked_by"] = asked.key_id
+            if row["stage"] is not None and "\x00" in row["stage"]:  # PostgreSQL keeps no text with it
+                row["stage"] = row["stage"].replace("\x00", "\ufffd")
         await self.journal.record(rows)
 
 
@@ -150,14 +214,14 @@ def _wants_all_reasons(query: bytes) -> bool:
     return wanted is not None
 
 
-def _told(held: Held, deals: Sequence[DealAsked], answers: Sequence[Answered]) -> Told:
+def _told(held: Held, answers: Sequence[Answered]) -> Told:
     """What log and metrics learn of some answers: our own words only."""
     records = [each.record for each in answers]
     return Told(
         [str(record["advice"]) for record in records],
         held.model.digest,
         sum(record["score"] is None for record in records),
-        [name for deal in deals for name in held.names if deal.features.get(name) is None],
+        [name for each in answers for name in each.missing],
     )
 
 
