@@ -66,6 +66,10 @@ _EARLIER = re.compile(
     r"\b(before|since|prior|previous|tenure|until|quarter|creation|contract|payment|warranty)\b"
 )
 _CLOSES = re.compile(r"\b(clos(e|ed|ing)|won|lost|signed|actual|end(ed)?)\b")
+_MOVED = re.compile(
+    r"\b(probability|likelihood|forecast category|status reason|(win|won|loss|lost) reason)\b"
+    r"|^((deal|opportunity|lead) )?rating$"
+)
 _NAMES = re.compile(r"\b(id|guid|uuid|key|number|no|code)\b")
 
 
@@ -171,6 +175,21 @@ def named_to_run_on(column: Column, _evidence: Evidence) -> Iterator[Finding]:
     )
 
 
+def named_to_be_moved(column: Column, evidence: Evidence) -> Iterator[Finding]:
+    """A verdict on the deal itself, which people or the system correct until it closes."""
+    if not evidence.is_binary or not _MOVED.search(words_of(column.name)):
+        return
+    clear, link = column.strength()
+    if clear >= CLEAR and link >= WEAK_LINK:
+        yield Finding(
+            column.name,
+            "warn",
+            "outcome",
+            "by its name it is moved towards the end as the deal goes on, and it goes with the outcome "
+            f"({_extremes(column)}); if it is not as it stood at the decision, it knows how the deal ended",
+        )
+
+
 def jumps(column: Column, evidence: Evidence) -> Iterator[Finding]:
     """Having any of it at all makes the win rate jump."""
     if column.numbers is None or not evidence.is_binary or column.distinct() < 3:
@@ -244,6 +263,7 @@ COLUMN_RULES: tuple[Rule, ...] = (
     missing_tells,
     repeats_choice,
     named_to_run_on,
+    named_to_be_moved,
     jumps,
     dated,
     names_rows,

@@ -184,6 +184,23 @@ def test_dynamics_rating_stops_on_the_tables_too(tables):
     assert verdicts(audit) == {"Rating": ("stop", "outcome"), "Probability": ("stop", "outcome")}
 
 
+@pytest.mark.parametrize(
+    ("name", "is_suspect"),
+    [("Rating", True), ("Probability (%)", True), ("Status Reason", True), ("credit_rating", False)],
+)
+def test_a_verdict_on_the_deal_that_only_leans_to_the_outcome_is_suspect_by_its_name(name, is_suspect):
+    frame, won, stepped_in, rng = deals()
+    moved = rng.random(len(won))
+    frame[name] = np.where(
+        moved < 0.3, np.where(won, "Hot", "Cold"), rng.choice(["Hot", "Warm", "Cold"], len(won))
+    )
+    assert verdicts(audit_columns(frame, won, stepped_in)) == (
+        {name: ("warn", "outcome")} if is_suspect else {}
+    )
+    frame[name] = rng.permutation(frame[name])
+    assert audit_columns(frame, won, stepped_in).lines() == []
+
+
 def test_an_account_missing_on_open_deals_only_stops(tables):
     is_open = (tables.deals["outcome"] == "open").to_numpy()
     account = infer(
