@@ -20,9 +20,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from features.problems import UserError
+from serving.held import SERVED, SHADOW, prepare
 from serving.pointer import REGISTRY_LOST, SUCCESSOR_REFUSED, Pointer, PointerError
 from serving.settings import Settings
-from serving.slot import SERVED, SHADOW, prepare
 from serving.variables import is_address
 from training import registry
 

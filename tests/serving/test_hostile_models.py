@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from features.problems import UserError
+from serving.held import prepare
 from serving.settings import Settings
-from serving.slot import prepare
 
 SECONDS = 5.0
 MOST_MIB = 300
@@ -570,8 +570,8 @@ LOAD = """
 import json, resource, sys, time
 from pathlib import Path
 from features.problems import UserError
+from serving.held import prepare
 from serving.settings import Settings
-from serving.slot import prepare
 before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
 try:
     prepare(Settings(Path(sys.argv[1])))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from features.problems import UserError
+from serving.held import prepare
 from serving.model import load
 from serving.pointer import Pointer, PointerError
 from serving.settings import Settings
-from serving.slot import EVENTS, ModelSlot, prepare
+from serving.slot import EVENTS, ModelSlot
 from training import model_folder
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -116,7 +117,7 @@ def test_a_broken_successor_is_refused_once_and_the_former_model_serves_on(
     moving, models, tmp_path, monkeypatch
 ):
     folder, loaded = damaged(models, tmp_path), []
-    monkeypatch.setattr("serving.slot.load", lambda settings: loaded.append(settings.model) or load(settings))
+    monkeypatch.setattr("serving.held.load", lambda settings: loaded.append(settings.model) or load(settings))
     sentence = (
         f"{folder} is a damaged model: scorecard.npz is missing or was changed after it was written. "
         "Copy the model again from where it was made, or train again."
@@ -180,7 +181,7 @@ def test_a_model_that_fails_on_a_trial_deal_is_refused(models, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("serving.slot.Recommender.answer", fail)
+    monkeypatch.setattr("serving.held.Recommender.answer", fail)
     with pytest.raises(UserError) as refused:
         prepare(Settings(models.winter))
     assert str(refused.value) == (
