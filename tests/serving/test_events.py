@@ -1,5 +1,7 @@
 """Events and deals by value: what is read of them, and what is refused in which words."""
 
+import warnings
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -7,11 +9,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.by_value import DealByValue, row_by_value
 from features.events import KINDS
+from features.live import Ledger
+from features.problems import UserError
 from features.tables import COLUMNS
 from serving import crm_fields
 from serving.deal_form import FIELDS, is_deal_form, read_deal_form
-from serving.events import ACTIVITY, COMMON, CONTENT, INVOLVEMENT, MOST_EVENTS, event_of, read_events
+from serving.events import (
+    ACTIVITY,
+    COMMON,
+    CONTENT,
+    INVOLVEMENT,
+    MOST_EVENTS,
+    event_of,
+    read_events,
+    with_times,
+)
 from serving.problems import InvalidRequest, NotJson, Problem
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -280,3 +294,94 @@ def test_whatever_a_deal_by_value_holds_is_read_or_refused_in_words(content):
 def test_a_body_that_is_no_json_is_refused():
     with pytest.raises(NotJson):
         read_events(b"{", NOW)
+
+
+# What is accepted can be used
+
+NUMBERS = st.floats(-1e308, 1e308) | st.integers(-(2**60), 2**60)
+OWN = st.one_of(st.none(), st.booleans(), NUMBERS, st.text(max_size=4), st.just(DAY))
+OWN_NAMES = st.sampled_from(["grade", "x", "deal", "amount_usd", " ", "ß", "id2", "stage", "hours"])
+IDS = st.sampled_from(["A", "B", "a b", "ß"])
+TIMES = st.sampled_from(["1970-01-02", "2024-02-29T23:59:59.999999+14:00", DAY, NOW.isoformat()])
+DEALS = st.fixed_dictionaries(
+    {},
+    optional={
+        "partner_id": IDS,
+        "customer_id": IDS,
+        "created_at": TIMES,
+        "amount": st.floats(0, 1e308),
+        "currency": st.sampled_from(["EUR", "USD"]),
+        "product_line": st.text(min_size=1, max_size=4),
+        "competitor": st.none() | st.text(min_size=1, max_size=4),
+    },
+)
+OF_KIND = {
+    "deal": st.fixed_dictionaries(
+        {
+            "deal": st.builds(
+                lambda deal, own: {**own, **deal}, DEALS, st.dictionaries(OWN_NAMES, OWN, max_size=3)
+            )
+        },
+        optional={
+            "partner": st.builds(
+                lambda own, an_id: {**own, "partner_id": an_id, "employees": 1e300},
+                st.dictionaries(OWN_NAMES, OWN, max_size=2),
+                IDS,
+            ),
+            "relationship": st.fixed_dictionaries(
+                {"partner_id": IDS, "customer_id": IDS},
+                optional={"since": TIMES, "executive_contact": st.booleans()},
+            ),
+        },
+    ),
+    "stage": st.fixed_dictionaries({"stage": st.text(min_size=1, max_size=4)}),
+    "involvement": st.fixed_dictionaries(
+        {},
+        optional={
+            "involvement": st.fixed_dictionaries(
+                {},
+                optional={
+                    "involvement_id": IDS,
+                    "started_at": TIMES,
+                    "ended_at": TIMES,
+                    "hours": st.floats(0, 9),
+                },
+            )
+        },
+    ),
+    "outcome": st.fixed_dictionaries({"outcome": st.sampled_from(crm_fields.OUTCOMES)}),
+    "activity": st.fixed_dictionaries({"activity": st.fixed_dictionaries({"by": st.just("vendor")})}),
+}
+
+
+@st.composite
+def several(draw):
+    found = []
+    for number in range(draw(st.integers(1, 10))):
+        kind = draw(st.sampled_from(KINDS))
+        common = {"event_id": f"E{number}", "deal_id": draw(IDS), "happened_at": draw(TIMES)}
+        found.append({**common, "kind": kind, **draw(OF_KIND[kind])})
+    return found
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@given(sent=several())
+def test_no_event_that_was_accepted_can_stop_the_builder(sent):
+    """It would come again after each restart."""
+    ledger = Ledger()
+    columns = ("event_id", "kind", "deal_id", "happened_at", "received_at")
+    for told in read_events(body(*sent), NOW):
+        row = {name: getattr(told.event, name) for name in columns}
+        ledger.apply([event_of({**row, "payload": told.payload})])
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # amounts near the end of all floats add up to infinity
+        facts = ledger.rows(None, NOW + timedelta(days=1)).facts()
+        form = {"deal_id": "A", "deal": sent[0].get("deal") or {}}
+        with suppress(UserError):  # another currency, or another kind, than the events told
+            row_by_value(
+                ledger, DealByValue(**with_times(read_deal_form(form, NOW))), NOW + timedelta(days=1)
+            )
+    for row in facts:
+        assert set(orjson.loads(orjson.dumps(row))) == set(row)
