@@ -61,7 +61,7 @@ def outcome_lines(trained: Any, run: Any) -> Iterator[str]:
 def flow_lines(flow: Sequence[dict[str, Any]]) -> Iterator[str]:
     """How many moments are decisions, of how many deals, and why the others are not, line by line."""
     for step in flow:
-        deals = f" of {step['deals']:,} deals" if step.get("deals") is not None else ""
+        deals = f" ({step['deals']:,} deals)" if step.get("deals") is not None else ""
         yield f"  {step['n']:>9,}  {step['what']}{deals}: {step['why']}"
 
 

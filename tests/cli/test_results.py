@@ -40,6 +40,24 @@ def test_every_other_command_says_one_json_document_too(learned, crm, here):
     assert asked == {"demo", "simulate", "import", "features", "train", "score", "promote", "rollback"}
 
 
+@pytest.mark.parametrize(
+    "options", [(), ("--every-days", "30", "--against", "never")], ids=["usual", "other"]
+)
+def test_features_prints_the_trial_and_where_every_moment_went(options, crm, here):
+    about = one_document(done("features", crm, "a.parquet", *options, "--json").out)["about"]
+    lines = done("features", crm, "b.parquet", *options).out.splitlines()
+    assert lines[:7] == [f"{part}: {words}" for part, words in about["protocol"]]
+    at = lines.index(next(line for line in lines if line.startswith("b.parquet: "))) + 1
+    asked, *left_out, kept = (
+        int(line.split("  ")[-2].replace(",", "")) for line in lines[at : at + len(about["flow"])]
+    )
+    assert asked - sum(left_out) == kept > 100
+    last = about["flow"][-1]
+    assert f"  {last['n']:>9,}  decisions ({last['deals']:,} deals): {last['why']}" in lines
+    never = "deals joined later are weighted away by the inverse probability of that."
+    assert lines[6].endswith(never) is bool(options)
+
+
 def test_what_is_no_number_becomes_null_in_json():
     text = console.as_one_document({"a": float("nan"), "b": [float("inf"), (1.5,)], "c": Path("x")})
     assert one_document(text) == {"a": None, "b": [None, [1.5]], "c": "x"}
