@@ -51,11 +51,11 @@ def create_app(settings: Settings, *, clock: Clock = now) -> Application:
         The model cannot be served (`serving.model.load`), or the database not be opened
         (`serving.journal.Journal.open`).
     """
-    logs = Logs.of(settings.log)
-    journal = Journal.open(settings.database, settings.journal, settings.journal_lost)
-    metrics = Metrics(settings.metrics_folder, journal)
-    slot = _open_slot(settings, logs, metrics)
+    slot = ModelSlot.open(settings)  # first: a model that cannot be served leaves no database behind
     refuse_capacity_without_hours(settings.capacity_hours, slot.current.model.policy)
+    journal = Journal.open(settings.database, settings.journal, settings.journal_lost)
+    logs, metrics = Logs.of(settings.log), Metrics(settings.metrics_folder, journal)
+    _tell(slot, logs, metrics)
     service = Service(settings, slot, journal, metrics, clock)
     keys = Keys(journal.engine, settings.keys_required)
     app = create_api(service, _lifespan(service, logs))
@@ -69,24 +69,21 @@ def app_from_environ() -> Application:
     return create_app(Settings.from_environ(os.environ))
 
 
-def _open_slot(settings: Settings, logs: Logs, metrics: Metrics) -> ModelSlot:
-    """Load the model; what happens to it later is logged and counted."""
-    opened: list[ModelSlot] = []
+def _tell(slot: ModelSlot, logs: Logs, metrics: Metrics) -> None:
+    """Log and count what happens to the model from now on, and say which one answers."""
 
-    def tell(kind: str, sentence: str) -> None:
-        metrics.event(kind)
-        logs.event(kind, sentence=sentence)
-        if opened:
-            tell_models(opened[0])
-
-    def tell_models(slot: ModelSlot) -> None:
+    def tell_models() -> None:
         metrics.serves(slot.current.model.name_tag)
         if slot.shadow is not None:
             metrics.serves(slot.shadow.model.name_tag, "shadow")
 
-    opened.append(ModelSlot.open(settings, tell))
-    tell_models(opened[0])
-    return opened[0]
+    def tell(kind: str, sentence: str) -> None:
+        metrics.event(kind)
+        logs.event(kind, sentence=sentence)
+        tell_models()
+
+    slot.listen(tell)
+    tell_models()
 
 
 def _lifespan(service: Service, logs: Logs) -> Callable[[FastAPI], Any]:
