@@ -3,46 +3,29 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from features.as_of import Ints, microseconds
-from features.base_tables import BaseTables
 from features.build import build_features
-from features.deal_state import DealState, Row, deal_after
-from features.event_frames import OwnKinds, joined
+from features.deal_state import DealState, Row
+from features.event_frames import joined
 from features.events import Event
 from features.everybody import Everybody, sorted_times
 from features.moments import open_deals
 from features.problems import UserError
 from features.stages import current_stages, stage_order
+from features.standings import TICK, Applied, Standings
 from features.tables import DTYPES, Tables
-from features.traits import KEYS, Traits
+from features.traits import KEYS
 
-TICK = pd.Timedelta(1, unit="us")
+__all__ = ["Applied", "Ledger", "LiveRows"]
+
 Fact = float | bool | str | None
-Fate = Literal["applied", "waits", "set_aside", "unknown"]
-Standing = Literal["open", "closed", "no_stage", "waiting", "unknown"]
 FEW_DEALS = 2000
 """Up to so many deals what is read of all of them is read again after each event."""
-
-
-@dataclass(frozen=True)
-class Applied:
-    """What became of events.
-
-    Attributes
-    ----------
-    deals : ids of the deals that they tell of
-    waiting : ids of events that wait for another one, such as the deal that a stage belongs to
-    set_aside : what is wrong with an event that contradicts the rest, by its id
-    """
-
-    deals: frozenset[str]
-    waiting: frozenset[str]
-    set_aside: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -72,160 +55,26 @@ def plain(values: pd.Series) -> list[Fact]:
     return values.astype("object").where(there, None).tolist()
 
 
-class Ledger:
-    """An export and the events since: what is known depends on the set of events, not on their order.
+class Ledger(Standings):
+    """An export and the events since, as tables, and as rows of its open deals.
 
     Parameters
     ----------
-    base : as ``schema.check`` returns them; None to know nothing but the events
-    currency : of the amounts, where `base` does not tell
-
-    Notes
-    -----
-    The export is the CRM's own word on its deals up to its newest time: events about a deal that it knows,
-    received before that time, are taken to be in it.
+    base, currency : see `Standings`
     """
 
     def __init__(self, base: Tables | None = None, currency: str | None = None) -> None:
-        self.base = BaseTables.of(base)
-        self._given_currency = self._currency = self.base.currency or currency
-        self.newest: datetime = self.base.now + TICK
-        """Just after all that is on record."""
-        self._events: dict[str, Event] = {}
-        self._of_deal: dict[str, dict[str, Event]] = {}
-        self._misfits: dict[str, dict[str, str]] = {}
-        self._states: dict[str, DealState] = {}
-        self._deals_of: dict[str, dict[str, set[str]]] = {name: {} for name in KEYS}
-        self._own = OwnKinds(self.base.tables)
-        self._traits = Traits(self.base, self._own)
-        self._overlaid = np.zeros(len(self.base.tables.deals), dtype=bool)
+        super().__init__(base, currency)
         self._everybody: Everybody | None = None
         self._order: list[str] = []
         self._closings_moved = False
 
-    # Events
-
     def apply(self, events: Iterable[Event]) -> Applied:
         """Take events in, in any order; one that is known by its id changes nothing."""
-        touched: set[str] = set()
-        for event in events:
-            if event.event_id not in self._events:
-                self.newest = max(self.newest, event.happened_at + TICK, event.recorded_at + TICK)
-                self._events[event.event_id] = event
-                self._file(event)
-                touched.add(event.deal_id)
-        followed = touched | set(self._of_deal) if touched and self._currency_moved() else touched
-        for deal_id in followed:
-            self._follow(deal_id)
-        if touched:
+        applied = super().apply(events)
+        if applied.deals:
             self._outdate()
-        return self._applied(touched)
-
-    def _file(self, event: Event) -> None:
-        if event.received_at <= self.base.now and self.base.place("deals", event.deal_id) is not None:
-            return  # the export holds it
-        misfit = self._own.misfit(event)
-        if misfit:
-            self._misfits.setdefault(event.deal_id, {})[event.event_id] = misfit
-            return
-        self._own.learn(event)
-        self._of_deal.setdefault(event.deal_id, {})[event.event_id] = event
-        self._traits.learn(event)
-
-    def _follow(self, deal_id: str) -> None:
-        """Work out where the deal stands, and whose it is."""
-        former = self._states.pop(deal_id, None)
-        if former is not None and former.row is not None:
-            for name, key in KEYS.items():
-                self._deals_of[name][former.row[key]].discard(deal_id)
-        if deal_id not in self._of_deal:
-            return
-        events = self._of_deal[deal_id].values()
-        state = deal_after(deal_id, self.base.deal(deal_id), events, self._currency)
-        self._states[deal_id] = state
-        if state.row is not None:
-            if (place := self.base.place("deals", deal_id)) is not None:
-                self._overlaid[place] = True
-            for name, key in KEYS.items():
-                self._deals_of[name].setdefault(state.row[key], set()).add(deal_id)
-
-    def _currency_moved(self) -> bool:
-        """Without a currency in the export, the first event that names one sets it."""
-        if self._given_currency is not None:
-            return False
-        named = [event for event in self._events.values() if event.part("deal").get("currency")]
-        first = min(named, key=lambda event: event.order, default=None)
-        before, self._currency = self._currency, first.part("deal")["currency"] if first else None
-        return before != self._currency
-
-    def _applied(self, deals: set[str]) -> Applied:
-        states = [self._states[deal_id] for deal_id in deals if deal_id in self._states]
-        set_aside: dict[str, str] = {}
-        for each in [self._misfits.get(deal_id, {}) for deal_id in deals] + [s.set_aside for s in states]:
-            set_aside.update(each)
-        waiting = frozenset(event_id for state in states for event_id in state.waiting)
-        return Applied(frozenset(deals), waiting, set_aside)
-
-    # Where things stand
-
-    def standing(self, deal_id: str) -> Standing:
-        """Tell what can be said of a deal now: open, closed, without a stage, waiting, or unknown."""
-        state = self._states.get(deal_id)
-        place = self.base.place("deals", deal_id)
-        if state is not None and state.row is None:
-            return "waiting"
-        if state is not None and state.row is not None:
-            outcome = state.row["outcome"]
-        elif place is not None:
-            outcome = self.base.outcome(place)
-        else:
-            return "unknown"
-        if outcome != "open":
-            return "closed"
-        of_base = () if place is None else self.base.of_deal["stage_entries"].of_one(place)
-        return "open" if (state is not None and state.entries) or len(of_base) else "no_stage"
-
-    def knows(self, name: str, an_id: str) -> bool:
-        """Tell whether a partner or customer is known: by the export, or by any event."""
-        return self._traits.knows(name, an_id) or bool(self._deals_of[name].get(an_id))
-
-    def deal(self, deal_id: str) -> Row | None:
-        """Return the deal's columns as they stand; None if it is not known."""
-        state = self._states.get(deal_id)
-        return state.row if state is not None else self.base.row("deals", deal_id)
-
-    def stage(self, deal_id: str, moment: datetime) -> tuple[str, datetime] | None:
-        """Return the stage on record at a moment, and when it was entered; None without any."""
-        state, places = self._states.get(deal_id), self.base.places("deals", [deal_id])
-        entries = self.base.tables.stage_entries.iloc[self.base.of_deal["stage_entries"].of(places)]
-        more = state.entries if state else []
-        entries = joined(entries, more, self._own.of("stage_entries"))
-        self.everybody()
-        stages = current_stages(entries, pd.Timestamp(moment) + TICK, self._order)
-        return None if stages.empty else (stages["stage"].iloc[0], stages["entered_at"].iloc[0])
-
-    def fate(self, event_id: str) -> tuple[Fate, str | None]:
-        """Tell what became of an event, and why where it is not in the tables."""
-        event = self._events.get(event_id)
-        if event is None:
-            return "unknown", None
-        misfit = self._misfits.get(event.deal_id, {}).get(event_id)
-        state = self._states.get(event.deal_id)
-        why = misfit or (state.set_aside.get(event_id) if state else None)
-        if why:
-            return "set_aside", why
-        return ("waits" if state and event_id in state.waiting else "applied"), None
-
-    def related(self, deal_ids: Collection[str]) -> set[str]:
-        """Return the open deals of the same partners and customers: their rows may read of these deals."""
-        owners = self._owners(deal_ids)
-        found = {
-            each for name in KEYS for owner in owners[name] for each in self._deals_of[name].get(owner, ())
-        }
-        places = self._places(owners)
-        deals = self.base.tables.deals.iloc[places[~self._overlaid[places]]]
-        open_ids = deals["deal_id"][(deals["outcome"] == "open").to_numpy()]
-        return {each for each in found if self.standing(each) == "open"} | set(open_ids)
+        return applied
 
     # Rows
 
@@ -269,6 +118,16 @@ class Ledger:
         beside._everybody, beside._order, beside._closings_moved = everybody, self._order, False
         return beside.rows([deal_id], moment)
 
+    def stage(self, deal_id: str, moment: datetime) -> tuple[str, datetime] | None:
+        """Return the stage on record at a moment, and when it was entered; None without any."""
+        state, places = self._states.get(deal_id), self.base.places("deals", [deal_id])
+        entries = self.base.tables.stage_entries.iloc[self.base.of_deal["stage_entries"].of(places)]
+        more = state.entries if state else []
+        entries = joined(entries, more, self._own.of("stage_entries"))
+        self.everybody()
+        stages = current_stages(entries, pd.Timestamp(moment) + TICK, self._order)
+        return None if stages.empty else (stages["stage"].iloc[0], stages["entered_at"].iloc[0])
+
     def _rows_of(self, tables: Tables, deal_ids: Collection[str] | None, moment: datetime) -> LiveRows:
         everybody = self.everybody()
         when = pd.Timestamp(moment).tz_convert("UTC").as_unit("us")
@@ -302,19 +161,6 @@ class Ledger:
         asked = self.base.places("deals", deal_ids)
         own = [self._states[each] for each in deal_ids if each in ids]
         return self._tables(steady, asked, states, own, owners)
-
-    def _owners(self, deal_ids: Collection[str]) -> dict[str, set[str]]:
-        owners: dict[str, set[str]] = {name: set() for name in KEYS}
-        for row in (self.deal(deal_id) for deal_id in deal_ids):
-            for name, key in KEYS.items():
-                if row is not None:
-                    owners[name].add(row[key])
-        return owners
-
-    def _places(self, owners: Mapping[str, set[str]]) -> Ints:
-        """Return where the export's deals of partners and customers stand."""
-        parts = [self.base.deals_of[name].of(self.base.places(name, owners[name])) for name in KEYS]
-        return np.unique(np.concatenate(parts))
 
     def _tables(
         self,

@@ -312,3 +312,17 @@ def test_in_a_large_crm_closings_are_up_to_date_too(make_tables, events):
         expected = Everybody.of(ledger.tables())
         assert ledger.everybody().closed.tolist() == expected.closed.tolist()
         assert ledger.everybody().won.tolist() == expected.won.tolist()
+
+
+def test_deals_of_whoever_it_was_before_are_related_too(make_tables):
+    tables = make_tables(1, 200)
+    still_open = tables.deals[tables.deals["outcome"] == "open"]
+    counts = still_open["partner_id"].value_counts()
+    former, latter, named = counts.index[:3]
+    moved = still_open["deal_id"][still_open["partner_id"] == former].iloc[0]
+    ledger = Ledger(tables)
+    now = datetime(2025, 1, 1, tzinfo=UTC)
+    content = {"deal": {"partner_id": latter}, "partner": {"partner_id": named, "tier": "gold"}}
+    ledger.apply([Event("E", "deal", moved, now, now, now, content)])
+    theirs = still_open["deal_id"][still_open["partner_id"].isin([former, latter, named])]
+    assert set(theirs) <= ledger.related([moved])
