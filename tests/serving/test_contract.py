@@ -33,7 +33,16 @@ def test_the_running_server_is_as_its_documentation_says(model):
     """No failure of ours, no status nor answer off the documentation, nothing wrong that is let in."""
     command = [
         *(str(Path(sys.executable).with_name("schemathesis")), "run"),
-        *("--phases", "examples,coverage,fuzzing", "--max-examples", "15", "--seed", "1"),
+        *(
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--max-examples",
+            "15",
+            "--seed",
+            "1",
+            "--request-timeout",
+            "30",
+        ),
         *("--checks", ",".join(CHECKS), "--continue-on-failure", "--no-color"),
     ]
     with running(model, seconds=150) as server:
