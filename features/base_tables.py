@@ -147,6 +147,12 @@ class BaseTables:
             changed=changed,
         )
 
+    def entries(self, deal_id: str) -> list[Row]:
+        """Return the rows of a deal's stage entries."""
+        place = self.place("deals", deal_id)
+        found = () if place is None else self.of_deal["stage_entries"].of_one(place)
+        return [self._row("stage_entries", at, COLUMNS["stage_entries"]) for at in found]
+
     def outcome(self, place: int) -> str:
         """Return what became of the deal at a place."""
         return str(self._columns["deals"]["outcome"][place])

@@ -7,6 +7,7 @@ from typing import Any
 
 from features.events import Event
 from features.live import Fact, Ledger
+from features.problems import UserError
 
 _TICK = timedelta(microseconds=1)
 _NOBODY = "(not told)"
@@ -52,30 +53,78 @@ class DealByValue:
     as_of: datetime | None = None
 
 
-def row_by_value(ledger: Ledger, asked: DealByValue, now: datetime) -> tuple[dict[str, Fact], datetime]:
-    """Build the features of a deal by value, and say as of when they are.
+Built = tuple[dict[str, Fact], datetime] | UserError
+"""A deal's features and as of when they are; or what it contradicts."""
 
-    What the caller brings counts as on record just before the moment. Nothing is kept. Where neither side
-    knows a partner, a customer or a deal's past, the features that would count it are missing, not 0.
+
+def rows_by_value(ledger: Ledger, asked: Sequence[DealByValue], now: datetime) -> list[Built]:
+    """Build the features of deals by value, each as if it were asked about alone.
+
+    What a caller brings counts as on record just before the moment. Nothing is kept. Where neither side knows
+    a partner, a customer or a deal's past, the features that would count it are missing, not 0.
+
+    Deals of different partners and customers do not read of each other: they are built together.
+    """
+    joined = [_joined(ledger, deal, place, deal.as_of or now) for place, deal in enumerate(asked)]
+    built: dict[int, Built] = {}
+    for group in _apart(joined):
+        built.update(_built(ledger, group, now))
+    return [built[place] for place in range(len(asked))]
+
+
+def row_by_value(ledger: Ledger, asked: DealByValue, now: datetime) -> tuple[dict[str, Fact], datetime]:
+    """Build the features of one deal by value: see `rows_by_value`.
 
     Raises
     ------
     UserError
         What the caller brings contradicts itself, or what is known.
     """
-    moment = asked.as_of or now
-    whole = _joined(ledger, asked, moment)
-    row = ledger.row_with(whole.events(moment, now), asked.deal_id, moment).facts()[0]
-    for name in whole.unknown(ledger):
-        if name in row:
-            row[name] = None
-    return row, moment
+    [built] = rows_by_value(ledger, [asked], now)
+    if isinstance(built, UserError):
+        raise built
+    return built
+
+
+def _apart(joined: Sequence["_Joined"]) -> list[list["_Joined"]]:
+    """Part deals into groups that can be built together: one moment, nothing in common."""
+    groups: list[tuple[tuple[Any, ...], set[str], list[_Joined]]] = []
+    for deal in joined:
+        same, touches = (deal.moment, deal.asked.deal.get("currency")), deal.touches()
+        for of_group, taken, members in groups:
+            if of_group == same and taken.isdisjoint(touches):
+                taken |= touches
+                members.append(deal)
+                break
+        else:
+            groups.append((same, touches, [deal]))
+    return [members for _, _, members in groups]
+
+
+def _built(ledger: Ledger, group: Sequence["_Joined"], now: datetime) -> Iterator[tuple[int, Built]]:
+    moment = group[0].moment
+    events = {deal.place: list(deal.events(now)) for deal in group}
+    rows, contradictions = ledger.rows_with((each for told in events.values() for each in told), moment)
+    facts = dict(zip(rows.about.index, rows.facts(), strict=True))
+    for deal in group:
+        wrong = [why for event in events[deal.place] if (why := contradictions.get(event.event_id))]
+        if wrong:
+            yield deal.place, UserError(wrong[0])
+            continue
+        row = facts[deal.asked.deal_id]
+        for name in deal.unknown(ledger):
+            if name in row:
+                row[name] = None
+        yield deal.place, (row, moment)
 
 
 @dataclass(frozen=True)
 class _Joined:
     """The caller's word, completed by the service's where a row cannot do without."""
 
+    place: int
+    """Among those that were asked about."""
+    moment: datetime
     asked: DealByValue
     known: Mapping[str, Any] | None
     """The deal's own row; None where the service does not know it."""
@@ -85,12 +134,21 @@ class _Joined:
     entered: datetime | None
     created: datetime | None
 
-    def events(self, moment: datetime, now: datetime) -> Iterator[Event]:
+    def touches(self) -> set[str]:
+        """Name the deal, and the partners and customers whose deals it reads or was of."""
+        known = self.known or {}
+        ids: dict[str, set[str | None]] = {"deal_id": {self.asked.deal_id}}
+        ids["partner_id"] = {self.partner_id, known.get("partner_id")}
+        ids["customer_id"] = {self.customer_id, known.get("customer_id")}
+        return {f"{key} {each}" for key, some in ids.items() for each in some if each is not None}
+
+    def events(self, now: datetime) -> Iterator[Event]:
         """Say it in events, each on record just before the moment."""
-        just_before = moment - _TICK
+        just_before = self.moment - _TICK
         entered = self.entered or just_before
         created = self.created or min(entered, just_before)
-        ids = {"partner_id": self.partner_id or _NOBODY, "customer_id": self.customer_id or _NOBODY}
+        nobody = f"{_NOBODY} {self.place}"
+        ids = {"partner_id": self.partner_id or nobody, "customer_id": self.customer_id or nobody}
         fields = {**self.asked.deal, **ids, "created_at": created, "outcome": "open", "closed_at": None}
         content: dict[str, Any] = {"deal": fields}
         for name, keys in (
@@ -101,8 +159,10 @@ class _Joined:
             if told := getattr(self.asked, name):
                 content[name] = {**told, **{key: ids[key] for key in keys}}
 
-        def event(number: str, kind: Any, at: datetime, recorded: datetime, what: dict[str, Any]) -> Event:
-            return Event(f"by value {number}", kind, self.asked.deal_id, at, recorded, now, what)
+        def event(what_of: str, kind: Any, at: datetime, recorded: datetime, what: dict[str, Any]) -> Event:
+            return Event(
+                f"by value {self.place} {what_of}", kind, self.asked.deal_id, at, recorded, now, what
+            )
 
         yield event("deal", "deal", just_before, just_before, content)
         for number, each in enumerate(self.asked.stage_entries or ()):
@@ -111,7 +171,7 @@ class _Joined:
         yield event("stage", "stage", entered, entered, {"stage": self.stage or _NOBODY})
         for number, each in enumerate(self.asked.involvements or ()):
             recorded = each.get("recorded_at") or each["started_at"]
-            what = {**each, "involvement_id": f"by value {number}"}
+            what = {**each, "involvement_id": f"by value {self.place} {number}"}
             yield event(f"involvement {number}", "involvement", each["started_at"], recorded, what)
 
     def unknown(self, ledger: Ledger) -> Iterator[str]:
@@ -134,7 +194,7 @@ class _Joined:
                 yield from names
 
 
-def _joined(ledger: Ledger, asked: DealByValue, moment: datetime) -> _Joined:
+def _joined(ledger: Ledger, asked: DealByValue, place: int, moment: datetime) -> _Joined:
     known = ledger.deal(asked.deal_id)
     stands = ledger.stage(asked.deal_id, moment) if known else None
     stage, entered = asked.stage, asked.stage_entered_at
@@ -144,6 +204,8 @@ def _joined(ledger: Ledger, asked: DealByValue, moment: datetime) -> _Joined:
         entered = stands[1]
     known_row = known or {}
     return _Joined(
+        place=place,
+        moment=moment,
         asked=asked,
         known=known,
         partner_id=asked.deal.get("partner_id") or known_row.get("partner_id"),

@@ -15,8 +15,7 @@ from features.event_frames import joined
 from features.events import Event
 from features.everybody import Everybody, sorted_times
 from features.moments import open_deals
-from features.problems import UserError
-from features.stages import current_stages, stage_order
+from features.stages import stage_order
 from features.standings import TICK, Applied, Standings
 from features.tables import DTYPES, Tables
 from features.traits import KEYS
@@ -96,37 +95,38 @@ class Ledger(Standings):
             return self._rows_of(self.tables(), None, moment)
         return self._rows_of(self._around(deal_ids, self._owners(deal_ids)), deal_ids, moment)
 
-    def row_with(self, events: Iterable[Event], deal_id: str, moment: datetime) -> LiveRows:
-        """Build a deal's row as if some events about it had come in too; nothing of them is kept.
+    def rows_with(self, events: Iterable[Event], moment: datetime) -> tuple[LiveRows, dict[str, str]]:
+        """Build the rows of some deals as if events about them had come in too; nothing of them is kept.
 
-        Raises
-        ------
-        UserError
-            An event contradicts the rest.
+        Deals of the same partner or customer see each other's events, as they would see each other's deals.
+
+        Returns
+        -------
+        rows, contradictions
+            The deals' rows; and for each event that contradicts the rest, by its id, what is wrong.
         """
         told = list(events)
-        owners = self._owners([deal_id])
+        deal_ids = {event.deal_id for event in told}
+        owners = self._owners(deal_ids)
         for event in told:
             for name, key in KEYS.items():
                 owners[name] |= {event.part("deal")[key]} if event.part("deal").get(key) else set()
         everybody = self.everybody()
-        tables = replace(self._around([deal_id], owners), exported_at=self.base.now)
-        beside = Ledger(tables, self._currency)
+        beside = Ledger(replace(self._around(deal_ids, owners), exported_at=self.base.now), self.currency)
         applied = beside.apply(told)
-        if applied.set_aside:
-            raise UserError(next(iter(applied.set_aside.values())))
         beside._everybody, beside._order, beside._closings_moved = everybody, self._order, False
-        return beside.rows([deal_id], moment)
+        return beside.rows(deal_ids, moment), applied.set_aside
 
     def stage(self, deal_id: str, moment: datetime) -> tuple[str, datetime] | None:
         """Return the stage on record at a moment, and when it was entered; None without any."""
-        state, places = self._states.get(deal_id), self.base.places("deals", [deal_id])
-        entries = self.base.tables.stage_entries.iloc[self.base.of_deal["stage_entries"].of(places)]
-        more = state.entries if state else []
-        entries = joined(entries, more, self._own.of("stage_entries"))
         self.everybody()
-        stages = current_stages(entries, pd.Timestamp(moment) + TICK, self._order)
-        return None if stages.empty else (stages["stage"].iloc[0], stages["entered_at"].iloc[0])
+        position = {stage: i for i, stage in enumerate(self._order)}
+        known = [
+            (entered, position.get(stage, len(position)), stage)
+            for stage, entered, recorded in self._entries(deal_id)
+            if max(entered, recorded or entered) <= moment
+        ]
+        return (max(known)[2], max(known)[0]) if known else None
 
     def _rows_of(self, tables: Tables, deal_ids: Collection[str] | None, moment: datetime) -> LiveRows:
         everybody = self.everybody()

@@ -53,7 +53,7 @@ class Standings:
 
     def __init__(self, base: Tables | None = None, currency: str | None = None) -> None:
         self.base = BaseTables.of(base)
-        self._given_currency = self._currency = self.base.currency or currency
+        self._given_currency = self.currency = self.base.currency or currency
         self._names_currency: Event | None = None
         self.newest: datetime = self.base.now + TICK
         """Just after all that is on record."""
@@ -102,7 +102,7 @@ class Standings:
         if deal_id not in self._of_deal:
             return
         events = self._of_deal[deal_id].values()
-        state = deal_after(deal_id, self.base.deal(deal_id), events, self._currency)
+        state = deal_after(deal_id, self.base.deal(deal_id), events, self.currency)
         self._states[deal_id] = state
         if state.row is not None:
             if (place := self.base.place("deals", deal_id)) is not None:
@@ -118,8 +118,8 @@ class Standings:
         self._names_currency = min(
             [*named, *filter(None, [self._names_currency])], key=lambda event: event.order
         )
-        before, self._currency = self._currency, self._names_currency.part("deal")["currency"]
-        return before != self._currency
+        before, self._currency = self.currency, self._names_currency.part("deal")["currency"]
+        return before != self.currency
 
     def _applied(self, deals: set[str]) -> Applied:
         states = [self._states[deal_id] for deal_id in deals if deal_id in self._states]
@@ -183,6 +183,13 @@ class Standings:
         deals = self.base.tables.deals.iloc[places[~self._overlaid[places]]]
         open_ids = deals["deal_id"][(deals["outcome"] == "open").to_numpy()]
         return {each for each in found if self.standing(each) == "open"} | set(open_ids)
+
+    def _entries(self, deal_id: str) -> Iterator[tuple[str, datetime, datetime | None]]:
+        """Give a deal's stage entries: the stage, when it was entered, when that was recorded."""
+        for entry in self.base.entries(deal_id):
+            yield entry["stage"], entry["entered_at"], entry["recorded_at"]
+        for entry in self._states[deal_id].entries if deal_id in self._states else ():
+            yield entry["stage"], entry["entered_at"], entry["recorded_at"]
 
     def _rows_told(self, deal_id: str) -> Iterator[Mapping[str, Any]]:
         """Give what was ever said of a deal, its partner and its customer."""

@@ -23,7 +23,7 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from features.by_value import DealByValue, row_by_value
+from features.by_value import DealByValue, rows_by_value
 from features.live import Ledger, LiveRows
 from features.problems import UserError
 from features.schema import Tables, read_tables
@@ -130,13 +130,15 @@ class Builder:
         """Return what became of events: applied, waits or set_aside, and why."""
         return {event_id: list(self.ledger.fate(event_id)) for event_id in event_ids}
 
-    def build(self, form: dict[str, Any]) -> dict[str, Any]:
-        """Return the features of a deal by value, or what contradicts the rest."""
-        try:
-            facts, as_of = row_by_value(self.ledger, DealByValue(**with_times(form)), self._moment())
-        except UserError as error:
-            return {"contradiction": str(error)}
-        return {"facts": facts, "as_of": as_of.isoformat()}
+    def build(self, forms: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the features of deals by value, or what contradicts the rest."""
+        asked = [DealByValue(**with_times(form)) for form in forms]
+        return [
+            {"contradiction": str(each)}
+            if isinstance(each, UserError)
+            else {"facts": each[0], "as_of": each[1].isoformat()}
+            for each in rows_by_value(self.ledger, asked, self._moment())
+        ]
 
     def standing(self, deal_id: str) -> str:
         """Tell whether a deal is open; an open one without a row gets it."""
@@ -257,7 +259,7 @@ class Desk:
                 builder.catch_up()
                 return builder.fates(asked["event_ids"])
             case "build":
-                return [builder.build(form) for form in asked["deals"]]
+                return builder.build(asked["deals"])
             case "standing":
                 builder.catch_up()
                 return builder.standing(asked["deal_id"])

@@ -3,11 +3,12 @@
 from datetime import timedelta
 from functools import cache
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from features import simulate
-from features.by_value import DealByValue, row_by_value
+from features.by_value import DealByValue, row_by_value, rows_by_value
 from features.events import Event
 from features.live import Ledger
 from features.problems import UserError
@@ -149,3 +150,23 @@ def test_what_contradicts_what_is_known_is_refused(ledger, now, whose, brought, 
     with pytest.raises(UserError) as refused:
         row_by_value(ledger, DealByValue("NEW", {**whose, **brought["deal"]}, "qualify"), now)
     assert str(refused.value) == sentence
+
+
+def test_many_are_built_as_each_would_be_alone(ledger, now):
+    deals = crm().deals
+    rng = np.random.default_rng(0)
+    asked = []
+    for number in range(60):
+        deal = deals.iloc[rng.integers(len(deals))]
+        kept = [name for name in ("partner_id", "customer_id") if rng.random() < 0.8]
+        fields = {**{name: deal[name] for name in kept}, "amount": float(rng.integers(1, 9)) * 1e4}
+        if number % 10 == 7:
+            fields["currency"] = "USD"
+        deal_id = rng.choice([deal["deal_id"], f"N{number}", "twice"])
+        as_of = now - timedelta(days=30) if number % 7 == 0 else None
+        asked.append(DealByValue(deal_id, fields, rng.choice(["qualify", "proposal"]), as_of=as_of))
+    together = rows_by_value(ledger, asked, now)
+    alone = [rows_by_value(ledger, [each], now)[0] for each in asked]
+    assert [str(each) for each in together] == [str(each) for each in alone]
+    refused = [isinstance(each, UserError) for each in together]
+    assert 0 < sum(refused) < 10
