@@ -169,6 +169,13 @@ class Standings:
             return "set_aside", why
         return ("waits" if state and event_id in state.waiting else "applied"), None
 
+    def open_ids(self) -> set[str]:
+        """Return the deals that are open, in a stage or not."""
+        deals = self.base.tables.deals
+        of_base = deals["deal_id"][(deals["outcome"] == "open").to_numpy() & ~self._overlaid]
+        told = (deal_id for deal_id, state in self._states.items() if state.row)
+        return {*of_base, *(each for each in told if self.standing(each) in ("open", "no_stage"))}
+
     def related(self, deal_ids: Collection[str]) -> set[str]:
         """Return the open deals of the same partners and customers: their rows may read of these deals."""
         owners = self._owners(deal_ids)
