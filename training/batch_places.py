@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.basis import Array, Feature, Place
-from training.scorecard import Pair, Value
-from training.stacked import Stacked
+from training.basis import NUMBER, Array, Feature
+from training.scorecard import Value
+from training.stacked import RowOf, Stacked
 
 Rows = NDArray[np.intp]
 
@@ -41,45 +42,77 @@ class Knots:
         return np.where(missing, self._missing, low), np.where(missing, 0.0, share).astype(np.float32)
 
 
-class Batch:
-    """Where n decisions stand."""
+class Places:
+    """Finds the rows of n decisions at once."""
 
-    def __init__(self, stacked: Stacked, places: Sequence[Place], rows: Rows, moving: int | None) -> None:
-        self.rows, self.places, self._stacked = rows, places, stacked
-        self._low, self._moving = stacked.card.low, moving
-        self._moving_start = 0 if moving is None else stacked.starts[moving]
-        self._between = [i for i, place in enumerate(places) if place.weight is not None]
-        weights = [place.weight for place in places if place.weight is not None]
-        self._above = np.column_stack(weights).astype(float) if weights else np.empty((len(rows), 0))
+    def __init__(self, stacked: Stacked) -> None:
+        features = stacked.card.features
+        self._names = [feature.name for feature in features]
+        self._row_of = [RowOf.of(stacked, i) for i in range(len(features))]
+        self.numbers = [i for i, feature in enumerate(features) if feature.kind == NUMBER]
+        self._levels = [i for i, feature in enumerate(features) if feature.kind != NUMBER]
+        self._starts = np.array([[stacked.starts[i]] for i in self.numbers], dtype=np.intp)
+        self._knots = Knots([features[i] for i in self.numbers])
+
+    def locate(self, decisions: Sequence[Mapping[str, Value]]) -> Batch:
+        """Return where they stand; values by feature as `Scorecard.check_values` takes them."""
+        columns = by_feature(decisions, self._names)
+        rows = np.empty((len(columns), len(decisions)), dtype=np.intp)
+        for i in self._levels:
+            rows[i] = np.fromiter(map(self._row_of[i].__getitem__, columns[i]), np.intp, len(decisions))
+        above = np.empty((0, len(decisions)), dtype=np.float32)
+        if self.numbers:
+            values = np.array([columns[i] for i in self.numbers], dtype=float)
+            low, above = self._knots.locate(values)
+            rows[self.numbers] = low + self._starts
+        return Batch(np.ascontiguousarray(rows.T), above.T.astype(float), self.numbers)
+
+
+class Batch:
+    """Where n decisions stand.
+
+    Parameters
+    ----------
+    rows : shape (n, n_features), each feature's lower row
+    above : shape (n, n_numbers), the next row's weight
+    numbers : the features that are numbers
+    """
+
+    def __init__(self, rows: Rows, above: Array, numbers: Sequence[int]) -> None:
+        self.rows, self.above, self._numbers = rows, above, numbers
 
     def take(self, chunk: slice) -> Batch:
         """Keep some of the decisions."""
-        places = [place.take(chunk) for place in self.places]
-        return Batch(self._stacked, places, self.rows[chunk], self._moving)
+        return Batch(self.rows[chunk], self.above[chunk], self._numbers)
 
     def read(self, table: Array) -> Array:
         """Read a stacked table of shape (n_rows,) at every feature's place: shape (n, n_features)."""
-        found = table[self.rows]
-        at_low = found[:, self._between]
-        found[:, self._between] += (table[self.rows[:, self._between] + 1] - at_low) * self._above
+        found = table.take(self.rows)
+        low = self.rows[:, self._numbers]
+        found[:, self._numbers] += (table.take(low + 1) - table.take(low)) * self.above
         return found
 
-    def sums(self, table: Array) -> Array:
-        """What all rows of a decision add, the last row of the table, an intercept, included: shape (n,)."""
-        return self.read(table).sum(axis=1) + table[-1]
+    def read_numbers(self, table: Array) -> Array:
+        """Read a stacked table of shape (n_rows, k) at the numbers' places: shape (n, n_numbers k)."""
+        low = self.rows[:, self._numbers]
+        found = table.take(low, axis=0)
+        between = table.take(low + 1, axis=0)
+        between -= found
+        between *= self.above[:, :, None]
+        found += between
+        return found.reshape(len(found), -1)
 
-    def products(self, pair: Pair, moved: Rows | None = None) -> Array:
-        """Weights of a pair's rows, the moving feature at its own rows or at others: shape (n, k k)."""
-        first, second = (self._low_of(feature, moved) for feature in (pair.first, pair.second))
-        return (first[:, :, None] * second[:, None, :]).reshape(len(first), -1)
+    def read_one(self, feature: int, table: Array) -> Array:
+        """Read a stacked table of shape (n_rows, k) at one feature's places: shape (n, k)."""
+        low = self.rows[:, feature]
+        found = table.take(low, axis=0)
+        if feature in self._numbers:
+            above = self.above[:, self._numbers.index(feature), None]
+            found += (table.take(low + 1, axis=0) - found) * above
+        return found
 
-    def _low_of(self, feature: int, moved: Rows | None) -> Array:
-        if moved is not None and feature == self._moving:
-            return self._low[feature][moved - self._moving_start]
-        return self.places[feature].read(self._low[feature])
 
-
-def by_feature(decisions: Sequence[Mapping[str, Value]], names: Sequence[str]) -> Sequence[Sequence[Value]]:
+def by_feature(decisions: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Sequence[Sequence[Value]]:
     """Values of each feature; None where a decision does not have it."""
     try:
         rows = [*map(itemgetter(*names, names[0]), decisions)]

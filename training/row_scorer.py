@@ -1,8 +1,9 @@
 """One decision from plain lists: what `Scorecard.evaluate` says, in microseconds.
 
-numpy at most, because serving imports this. A value is located by bisection; the draws of all rows that it is
-read from, and what they add to outcome and propensity, are gathered into one small matrix and summed by one
-product. A deal's later stages differ in one feature: they are additions to a sum without it.
+numpy at most, because serving imports this. A value is located by bisection; the rows that it is read from
+are gathered into one small matrix and summed by one product: draws, what they add to outcome and propensity,
+and the low bases of the pairs. A deal's later stages differ in one feature: they are additions to a sum
+without it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import math
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,21 +65,17 @@ class RowScorer:
     def __init__(self, stacked: Stacked, moving: str | None = None) -> None:
         card = stacked.card
         self._binary, self._misfit = card.binary, card.misfit_variance
-        self._baseline, self._n_draws = float(card.baseline[0]), len(card.baseline) - 1
+        self._baseline, self._n_draws = float(card.baseline[0]), stacked.n_draws
         self._columns, self._points = stacked.columns, stacked.points
         self._point_list, self._doubt = stacked.points.tolist(), stacked.doubt.tolist()
         self._places = _Places(stacked)
-        at = self._places.at
         feature = [f.name for f in card.features].index(moving) if moving else -1
-        self._moving_at = at[feature] if moving else None
+        self._moving_at = self._places.at[feature] if moving else None
         self._moving_rows = RowOf.of(stacked, feature)
-        pairs = [_Pair(stacked, i, at) for i in range(len(card.pairs))]
-        self._pairs = [(pair, bool(moving) and self._moving_at in pair.at) for pair in pairs]
-        self._moving_pairs = [pair for pair, moves in self._pairs if moves]
-        self._moving_pair_rows = [row for pair in self._moving_pairs for row in pair.rows]
-        self._support = _Support(stacked, at, feature if moving else None)
-        self._fixed_rows = list(range(stacked.starts[-1] + card.features[-1].n_rows, len(stacked.points)))
-        self._ones = np.ones(len(card.features) + len(self._places.numbers) + len(self._fixed_rows))
+        self._factors, self._in_pairs = stacked.factors, stacked.in_pairs
+        self._support = _Support(stacked, self._places.at, feature if moving else None)
+        self._ones = np.ones(len(card.features) + len(self._places.number_names) + 1)
+        self._baseline_row = stacked.baseline_row
 
     def score(self, values: Mapping[str, Value], elsewhere: Sequence[str] = ()) -> RowScore:
         """Answer one decision.
@@ -89,103 +85,86 @@ class RowScorer:
         values : by feature, as `Scorecard.check_values` takes them; one that is absent is missing
         elsewhere : further levels of the moving feature, at which to answer the same decision
         """
-        places = self._places
+        places, at = self._places, self._moving_at
         rows, above = places.locate(values)
-        weights, gathered, pair_terms = self._gather(rows, above)
-        n_features, n_numbers = len(rows), len(above)
-        points = self._points.take(gathered) * weights
-        points[:n_numbers] += points[n_features : n_features + n_numbers]
-        terms: list[float] = points.take(places.order).tolist() + pair_terms
+        weights, gathered = self._gather(rows, above)
+        terms = places.in_order(self._points.take(gathered) * weights)
+        levels = None if at is None else [rows[at], *map(self._moving_rows.__getitem__, elsewhere)]
+        sums = self._sums(weights, gathered, levels)
+        draws, in_pairs = self._with_pairs(sums)
         doubt = self._misfit + sum(map(self._doubt.__getitem__, rows))
-        uplift = self._baseline + sum(terms)
-        if self._moving_at is None:
-            sums = weights @ self._columns.take(gathered, axis=0)
-            here, there = self._scored(sums[None], [uplift], [doubt], [None], rows)
-        else:
-            weights[self._moving_at] = 0.0
-            sums = weights @ self._columns.take(gathered, axis=0)
-            here, there = self._at_levels(sums, uplift, doubt, rows, above, elsewhere)
-        if self._binary and abs(uplift) > 1.0:  # all terms shrink alike: see `Scorecard`
-            share = (here.uplift - self._baseline) / (uplift - self._baseline)
+        uplifts, doubts = self._at_levels(self._baseline + sum(terms), doubt, levels, in_pairs)
+        terms += in_pairs[0]
+        here, there = self._scored(sums, draws, uplifts, doubts, levels, rows)
+        if self._binary and abs(uplifts[0]) > 1.0:  # all terms shrink alike: see `Scorecard`
+            share = (here.uplift - self._baseline) / (uplifts[0] - self._baseline)
             terms = [share * term for term in terms]
         missing, unseen = places.named(rows)
         return RowScore(here, there, terms, missing, unseen)
 
-    def _gather(self, rows: list[int], above: array[float]) -> tuple[Array, NDArray[np.intp], list[float]]:
-        """Weights and numbers of all rows that a decision is read from, and the terms of the pairs."""
+    def _gather(self, rows: list[int], above: array[float]) -> tuple[Array, NDArray[np.intp]]:
+        """Weights and numbers of all rows that a decision is read from.
+
+        After those of `rows` come the upper ones of numbers, and the baseline.
+        """
         n_features, n_numbers = len(rows), len(above)
         upper = np.array(above, dtype=float)
         weights = self._ones.copy()
-        weights[:n_numbers] = 1.0 - upper
-        weights[n_features : n_features + n_numbers] = upper
-        pair_terms: list[float] = []
-        if self._pairs:
-            weights[n_features + n_numbers : -1], pair_terms = self._in_pairs(rows, above)
-        gathered = np.array(rows + [row + 1 for row in rows[:n_numbers]] + self._fixed_rows)
-        return weights, gathered, pair_terms
+        weights[:n_numbers] -= upper
+        weights[n_features:-1] = upper
+        return weights, np.array([*rows, *[row + 1 for row in rows[:n_numbers]], self._baseline_row])
 
-    def _in_pairs(self, rows: list[int], above: Sequence[float]) -> tuple[list[float], list[float]]:
-        """Weights of the pairs' rows, 0 where the moving feature is part of it; and the pairs' terms."""
-        weights: list[float] = []
-        terms = []
-        for pair, moves in self._pairs:
-            products = pair.products(rows, above)
-            terms.append(sum(map(mul, products, pair.points)))
-            weights += [0.0] * len(products) if moves else products
-        return weights, terms
+    def _sums(self, weights: Array, gathered: NDArray[np.intp], levels: list[int] | None) -> Array:
+        """Sum the columns at each level: the decision's own, then those that are asked for as well."""
+        if levels is None:
+            return (weights @ self._columns.take(gathered, axis=0))[None]
+        weights[self._moving_at] = 0.0
+        return weights @ self._columns.take(gathered, axis=0) + self._columns.take(levels, axis=0)
+
+    def _with_pairs(self, sums: Array) -> tuple[Array, list[list[float]]]:
+        """Draws at each level, and what each pair adds to the uplift there."""
+        draws = sums[:, : self._n_draws]
+        if not len(self._in_pairs):
+            return draws, [[]] * len(sums)
+        first, second = self._factors
+        added = (sums.take(first, axis=1) * sums.take(second, axis=1)) @ self._in_pairs
+        return draws + added[:, : self._n_draws], added[:, self._n_draws :].tolist()
 
     def _at_levels(
-        self,
-        sums: Array,
-        uplift: float,
-        doubt: float,
-        rows: list[int],
-        above: Sequence[float],
-        elsewhere: Sequence[str],
-    ) -> tuple[Scored, list[There]]:
-        """Answer at the decision's own level and at others; `sums` and not `uplift` are without the level."""
-        at = self._moving_at
-        assert at is not None
-        own, row_of = rows[at], self._moving_rows
-        levels = [own, *[row_of[level] for level in elsewhere]]
-        there = sums + self._columns.take(levels, axis=0)
-        points = [self._point_list[row] for row in levels]
-        if self._moving_pairs:
-            products = []
-            for row in levels:
-                rows[at] = row
-                products.append([x for pair in self._moving_pairs for x in pair.products(rows, above)])
-            rows[at] = own
-            there += np.array(products) @ self._columns[self._moving_pair_rows]
-            points = (points + np.array(products) @ self._points[self._moving_pair_rows]).tolist()
-        uplift -= points[0]
-        doubt -= self._doubt[own]
-        doubts = [doubt + self._doubt[row] for row in levels]
-        return self._scored(there, [uplift + point for point in points], doubts, levels, rows)
+        self, uplift: float, doubt: float, levels: list[int] | None, in_pairs: list[list[float]]
+    ) -> tuple[list[float], list[float]]:
+        """Uplift with the pairs, and doubt, at each level; those that come are of the decision's own."""
+        if levels is None:
+            return [uplift + sum(in_pairs[0])], [doubt]
+        points, doubts = self._point_list, self._doubt
+        uplift -= points[levels[0]]
+        doubt -= doubts[levels[0]]
+        return (
+            [uplift + points[row] + sum(added) for row, added in zip(levels, in_pairs, strict=True)],
+            [doubt + doubts[row] for row in levels],
+        )
 
     def _scored(
         self,
         sums: Array,
+        draws: Array,
         uplifts: list[float],
         doubts: list[float],
-        levels: Sequence[int | None],
+        levels: list[int] | None,
         rows: list[int],
     ) -> tuple[Scored, list[There]]:
-        draws = sums[:, : self._n_draws]
-        variances = [float(each.dot(each)) for each in draws]
-        support, cell, ruled_out = self._support, *self._support.of(rows)
-        others = sums[:, -N_SUMS:].tolist()
+        cell, ruled_out = self._support.of(rows)
+        others = sums[:, self._n_draws : self._n_draws + N_SUMS].tolist()
         there: list[There] = []
-        for uplift, variance, doubt, level, (_, logit) in zip(
-            uplifts, variances, doubts, levels, others, strict=True
-        ):
-            chance = _sigmoid(logit)
-            supported, seen = support.at(cell, ruled_out, level, chance)
+        for i, uplift in enumerate(uplifts):
+            chance = _sigmoid(others[i][1])
+            supported, seen = self._support.at(cell, ruled_out, None if levels is None else levels[i], chance)
             if not there:
                 propensity, similar = chance, seen
             if self._binary and abs(uplift) > 1.0:
                 uplift = math.copysign(1.0, uplift)
-            there.append(There(uplift, math.sqrt(variance / self._n_draws + doubt), supported))
+            variance = float(draws[i].dot(draws[i])) / self._n_draws
+            there.append(There(uplift, math.sqrt(variance + doubts[i]), supported))
         uplift, sd, supported = there[0]
         win = self._outcomes(others[0][0], uplift)
         return Scored(uplift, sd, *win, propensity, supported, similar), there[1:]
@@ -206,77 +185,53 @@ class _Places:
         features = stacked.card.features
         by_kind = sorted(range(len(features)), key=lambda i: features[i].kind != NUMBER)
         self.at = [by_kind.index(i) for i in range(len(features))]
-        self.order = np.array(self.at)
+        self._order = np.array(self.at)
         all_of = list(zip(features, stacked.starts, strict=True))
         numbers = [(f, start) for f, start in all_of if f.kind == NUMBER]
         self.number_names = [f.name for f, _ in numbers]
-        self.numbers = [
-            (knots := f.knots.tolist(), np.diff(f.knots).tolist(), knots[-1], start, start + f.missing_row)
-            for f, start in numbers
+        self._within = [
+            (start + 1, start + max(len(f.knots) - 1, 1), start + f.missing_row) for f, start in numbers
         ]
+        self._knots, self._gaps = [math.nan] * len(stacked.points), [math.inf] * len(stacked.points)
+        for f, start in numbers:
+            self._knots[start : start + len(f.knots)] = f.knots.tolist()
+            self._gaps[start : start + len(f.knots) - 1] = np.diff(f.knots).tolist()
         levels = [i for i, f in enumerate(features) if f.kind != NUMBER]
         self.level_names = [features[i].name for i in levels]
         self.levels = [RowOf.of(stacked, i) for i in levels]
-        self._missing = [
-            (f.name, at, start + f.missing_row) for (f, start), at in zip(all_of, self.at, strict=True)
-        ]
-        self._unseen = [
-            (f.name, at, start + f.unseen_row)
-            for (f, start), at in zip(all_of, self.at, strict=True)
-            if f.kind == CATEGORY
-        ]
+        self._missing = {start + f.missing_row: f.name for f, start in all_of}
+        self._unseen = {start + f.unseen_row: f.name for f, start in all_of if f.kind == CATEGORY}
+        self._named = frozenset(self._missing) | frozenset(self._unseen)
 
     def locate(self, values: Mapping[str, Value]) -> tuple[list[int], array[float]]:
         """Return each feature's lower row, and for numbers the next one's weight, as `Place` has them."""
         get: Callable[[str], Any] = values.get
+        knots, gaps = self._knots, self._gaps
         rows, above = [], []
-        for value, (knots, gaps, top, start, missing) in zip(
-            map(get, self.number_names), self.numbers, strict=True
-        ):
-            share = 0.0
+        for value, (first, last, missing) in zip(map(get, self.number_names), self._within, strict=True):
             if value is None:
                 rows.append(missing)
-            elif value <= knots[0] or not gaps:
-                rows.append(start)
-            elif value >= top:
-                rows.append(start + len(gaps) - 1)
-                share = 1.0
+                above.append(0.0)
             else:
-                low = bisect_right(knots, value) - 1
-                share = (value - knots[low]) / gaps[low]
-                rows.append(start + low)
-            above.append(share)
+                row = bisect_right(knots, value, first, last) - 1
+                share = (value - knots[row]) / gaps[row]
+                rows.append(row)
+                above.append(0.0 if share < 0.0 else 1.0 if share > 1.0 else share)
         rows += [rows_of[v] for rows_of, v in zip(self.levels, map(get, self.level_names), strict=True)]
         return rows, array("f", above)
 
+    def in_order(self, parts: Array) -> list[float]:
+        """Return what each feature adds, in the features' order, from what each gathered row adds."""
+        n_numbers = len(self.number_names)
+        parts[:n_numbers] += parts[len(self.at) : -1]
+        terms: list[float] = parts.take(self._order).tolist()
+        return terms
+
     def named(self, rows: list[int]) -> tuple[list[str], list[str]]:
         """Names of the features that are missing, and of those whose level was never seen."""
-        missing = [name for name, at, row in self._missing if rows[at] == row]
-        return missing, [name for name, at, row in self._unseen if rows[at] == row]
-
-
-class _Pair:
-    """A pair of features, its tables as lists."""
-
-    def __init__(self, stacked: Stacked, position: int, at: Sequence[int]) -> None:
-        pair = stacked.card.pairs[position]
-        features = (pair.first, pair.second)
-        self.at = tuple(at[i] for i in features)
-        self.rows = range(*stacked.pair_rows[position].indices(len(stacked.points)))
-        self.points = stacked.points[stacked.pair_rows[position]].tolist()
-        self._low = tuple((at[i], stacked.starts[i], stacked.card.low[i].tolist()) for i in features)
-
-    def products(self, rows: Sequence[int], above: Sequence[float]) -> list[float]:
-        """Weights of the pair's rows at a decision's places."""
-        first, second = (_read(low, rows[at] - start, at, above) for at, start, low in self._low)
-        return [a * b for a in first for b in second]
-
-
-def _read(low: list[list[float]], row: int, at: int, above: Sequence[float]) -> list[float]:
-    share = above[at] if at < len(above) else 0.0
-    if not share:
-        return low[row]
-    return [a * (1.0 - share) + b * share for a, b in zip(low[row], low[row + 1], strict=True)]
+        found = sorted(self._named.intersection(rows))  # by feature, as the rows are
+        missing = [self._missing[row] for row in found if row in self._missing]
+        return missing, [self._unseen[row] for row in found if row in self._unseen]
 
 
 class _Support:

@@ -5,9 +5,9 @@ numpy at most, because serving imports this.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,51 +16,66 @@ from training.basis import BOOLEAN, NUMBER, Array, Feature
 from training.scorecard import Scorecard, Value
 
 N_SUMS = 2
-"""Columns of `Stacked.columns` after those of the draws: the outcomes' midpoint, and the propensity."""
+"""Columns of `Stacked.columns` after the draws: the outcomes' midpoint, and the propensity."""
 
 
 @dataclass(frozen=True)
 class Stacked:
-    """Every row of every table, numbered through: those of the features, of the pairs, of the baseline."""
+    """Every row of every feature's tables, numbered through, and the baseline as the last row.
+
+    A decision is a weighted sum of rows of `columns`. Among the sums are the values of the pairs' low bases;
+    their products, a weighted sum of rows of `in_pairs`, are what the pairs add.
+    """
 
     card: Scorecard
     starts: tuple[int, ...]
     """Per feature, the number of its first row."""
-    pair_rows: tuple[slice, ...]
-    """Per pair, its rows, the first feature's columns varying slowest."""
     baseline_row: int
     """The last row: it is part of every decision."""
     points: Array
     """Shape (n_rows,): what a row adds to the uplift."""
     columns: Array
-    """Shape (n_rows, n_draws + 2): a row's draws, then what it adds to outcome and propensity."""
+    """Shape (n_rows, n_draws + 2 + n_low): a row's draws; what it adds to the outcomes' midpoint and to the
+    propensity; and its values in the low bases of all features, 0 in those of others."""
     doubt: Array
     """Shape (n_rows,): variance that a row adds; read at a place's lower row, without a weight."""
+    factors: tuple[NDArray[np.intp], NDArray[np.intp]]
+    """Two numbers of `columns` for each product of the pairs, each of shape (n_products,)."""
+    in_pairs: Array
+    """Shape (n_products, n_draws + n_pairs): what a product adds to the draws, and to its pair's points."""
     rows_of_values: tuple[dict[Value, int], ...]
     """Per feature, the row of each value as `Scorecard.check_values` takes it; of numbers only of None."""
 
     @classmethod
     def of(cls, card: Scorecard) -> Stacked:
-        """Stack the tables of `card`: one copy of its numbers."""
+        """Stack the tables of `card`."""
         starts = list(accumulate((f.n_rows for f in card.features), initial=0))
-        flat = [pair.weights.reshape(-1, pair.weights.shape[2]) for pair in card.pairs]
-        ends = list(accumulate(map(len, flat), initial=starts[-1]))
-        effect = np.vstack([*card.effect, *flat, card.baseline[None]])
-        in_pairs = np.zeros(ends[-1] - starts[-1])
-        outcome = np.concatenate([*card.outcome, in_pairs, [card.outcome_intercept]])
-        propensity = np.concatenate([*card.propensity, in_pairs, [card.propensity_intercept]])
+        effect = np.vstack([*card.effect, card.baseline[None]])
+        n_draws = effect.shape[1] - 1
+        midpoint = np.concatenate([*card.outcome, [card.outcome_intercept]])
+        chance = np.concatenate([*card.propensity, [card.propensity_intercept]])
+        low_starts = list(accumulate((table.shape[1] for table in card.low), initial=0))
+        low = np.zeros((len(effect), low_starts[-1]))
+        for start, column, table in zip(starts, low_starts, card.low, strict=False):
+            low[start : start + len(table), column : column + table.shape[1]] = table
         return cls(
             card=card,
             starts=tuple(starts[:-1]),
-            pair_rows=tuple(slice(a, b) for a, b in pairwise(ends)),
-            baseline_row=ends[-1],
+            baseline_row=starts[-1],
             points=np.ascontiguousarray(effect[:, 0]),
-            columns=np.column_stack([effect[:, 1:], outcome, propensity]),
-            doubt=np.concatenate([*card.doubt, in_pairs, [0.0]]),
+            columns=np.column_stack([effect[:, 1:], midpoint, chance, low]),
+            doubt=np.concatenate([*card.doubt, [0.0]]),
+            factors=_factors(card, [n_draws + N_SUMS + start for start in low_starts]),
+            in_pairs=_in_pairs(card, n_draws),
             rows_of_values=tuple(
                 _rows_of_values(f, start) for f, start in zip(card.features, starts, strict=False)
             ),
         )
+
+    @property
+    def n_draws(self) -> int:
+        """Columns of `columns` and of `in_pairs` that are draws; they are the first."""
+        return len(self.card.baseline) - 1
 
     @property
     def ruled_out_rows(self) -> frozenset[int]:
@@ -80,6 +95,26 @@ class Stacked:
     def cell_counts(self) -> NDArray[np.int64]:
         """Shape (n_cells, 2): decisions seen in each cell, without and with the vendor."""
         return self.card.cells.counts.reshape(-1, 2)
+
+
+def _factors(card: Scorecard, low_starts: Sequence[int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    first, second = [], []
+    for pair in card.pairs:
+        k_first, k_second = pair.weights.shape[:2]
+        first += [low_starts[pair.first] + i for i in range(k_first) for _ in range(k_second)]
+        second += [low_starts[pair.second] + j for _ in range(k_first) for j in range(k_second)]
+    return np.array(first, dtype=np.intp), np.array(second, dtype=np.intp)
+
+
+def _in_pairs(card: Scorecard, n_draws: int) -> Array:
+    flat = [pair.weights.reshape(-1, 1 + n_draws) for pair in card.pairs]
+    table = np.zeros((sum(map(len, flat)), n_draws + len(flat)))
+    start = 0
+    for i, weights in enumerate(flat):
+        rows = slice(start, start + len(weights))
+        table[rows, :n_draws], table[rows, n_draws + i] = weights[:, 1:], weights[:, 0]
+        start += len(weights)
+    return table
 
 
 def _rows_of_values(feature: Feature, start: int) -> dict[Value, int]:
