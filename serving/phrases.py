@@ -1,34 +1,34 @@
-"""Reasons in words, quickly: what was said of a value, or of a change, is kept and said again.
+"""Reasons in words, quickly: what is said of a level, or of a change, is kept and said again.
 
-They leave as pieces of JSON, most of them made before: a reason costs half a microsecond, where making it
-anew costs three.
+They leave as pieces of JSON, most of them made before: a reason costs one or two microseconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import orjson
 
 from serving.reading import Value
-from serving.wording import Wording, change, tenths_of, together
-from training.basis import CATEGORY, Feature
+from serving.wording import TOGETHER, Wording, change, lowered, quantities, tenths_of
+from training.basis import CATEGORY, NUMBER, Feature
 from training.scorecard import Scorecard
 
-_MOST_NUMBERS = 1000
 _MOST_TENTHS = 1000
+_POINTS, _POINTS_OF_TWO, _SENTENCE = b',"points":', b'},"points":', b',"sentence":"'
+_TOGETHER = TOGETHER.encode()
 
 
 class Phrases:
     """The reasons of one model's answers; each sentence is the one of `Wording.sentence`."""
 
     def __init__(self, wording: Wording, card: Scorecard) -> None:
-        facts = {feature.name: _Facts(wording, feature) for feature in card.features}
+        words = {feature.name: _words(wording, feature) for feature in card.features}
         self._terms = [
-            (b',{"feature":' + orjson.dumps(name) + b',"value":', features, facts[features[0]])
+            _Term.of(name, features, words)
             for name, features in zip(card.term_names, card.term_features, strict=True)
         ]
-        self._facts = facts
         self._changes = _Changes()
 
     def reasons(
@@ -41,53 +41,85 @@ class Phrases:
         Fragment
             A list of objects with feature, value, points and sentence.
         """
-        all_terms, changes, get, dumps = self._terms, self._changes, values.get, orjson.dumps
+        all_terms, changes, get = self._terms, self._changes, values.get
         pieces: list[bytes] = []
-        numbers = dumps(points)[1:-1].split(b",")
-        for term, its_points, number in zip(
-            terms, points, numbers, strict=False
-        ):  # no terms: one empty number
-            head, features, facts = all_terms[term]
-            value = get(features[0])
-            if len(features) == 1:
-                fact, shown = facts[value], dumps(value)
+        numbers = orjson.dumps(points)[1:-1].split(b",")  # no terms: one empty number
+        for term, its_points, number in zip(terms, points, numbers, strict=False):
+            head, first, words, between, second, other_words = all_terms[term]
+            shown, fact, _ = words[get(first)]
+            ending = changes[tenths_of(its_points)]
+            if other_words is None:
+                pieces += (head, shown, _POINTS, number, _SENTENCE, fact, ending)
             else:
-                fact, shown = self._pair(features, values)
-            pieces += (head, shown, b',"points":', number, fact, changes[tenths_of(its_points)])
+                other, _, within = other_words[get(second)]
+                pieces += (head, shown, between, other, _POINTS_OF_TWO, number)
+                pieces += (_SENTENCE, fact, _TOGETHER, within, ending)
         return orjson.Fragment(b"[" + b"".join(pieces)[1:] + b"]")
 
-    def _pair(self, features: tuple[str, ...], values: Mapping[str, Value]) -> tuple[bytes, bytes]:
-        """The beginning of the sentence, and the values of both features."""
-        known = {name: values.get(name) for name in features}
-        said = together(*(self._facts[name].say(value) for name, value in known.items()))
-        return _opening(said), orjson.dumps(known)
+
+_Said = tuple[bytes, bytes, bytes]
+"""Of a value, in pieces of JSON: itself, and the fact as a sentence begins and goes on with it."""
 
 
-class _Facts(dict[Value, bytes]):
-    """How a sentence begins, by a feature's value: for each level, and for numbers that came of late.
+class _Words(dict[Value, _Said]):
+    """What is said of each value of a feature.
 
-    A text that training never saw is worded and not kept: there are too many, and they may be long.
+    A number, and a text that training never saw, is worded and not kept: there are too many.
     """
 
     def __init__(self, wording: Wording, feature: Feature) -> None:
         super().__init__()
         self._wording, self._name = wording, feature.name
         self._levels = frozenset(feature.levels) if feature.kind == CATEGORY else None
+        self._is_number = feature.kind == NUMBER
 
-    def say(self, value: Value) -> str:
-        """Say what is known of the feature."""
-        return self._wording.fact(self._name, value, self._is_unseen(value))
+    def __missing__(self, value: Value) -> _Said:
+        is_unseen = self._levels is not None and value is not None and value not in self._levels
+        fact = self._wording.fact(self._name, value, is_unseen)
+        said = (orjson.dumps(value), _inner(fact), _inner(lowered(fact)))
+        if value is None or not (is_unseen or self._is_number):
+            self[value] = said
+        return said
 
-    def _is_unseen(self, value: Value) -> bool:
-        return self._levels is not None and value is not None and value not in self._levels
 
-    def __missing__(self, value: Value) -> bytes:
-        opening = _opening(self.say(value))
-        if not self._is_unseen(value):
-            if self._levels is None and len(self) >= _MOST_NUMBERS:
-                self.clear()
-            self[value] = opening
-        return opening
+class _NumberWords(_Words):
+    """What is said of each number, where none has a phrase of its own: only the digits are made anew."""
+
+    def __init__(self, wording: Wording, feature: Feature) -> None:
+        super().__init__(wording, feature)
+        word = wording.words[feature.name]
+        self._size = quantities(word.unit, wording.currency)
+        before = f"{word.label} ("
+        self._before, self._before_within = _inner(before), _inner(lowered(before))
+
+    def __missing__(self, value: Value) -> _Said:
+        if value is None:
+            return super().__missing__(None)
+        size = orjson.dumps(self._size(float(value)) + ")")[1:-1]
+        return orjson.dumps(value), self._before + size, self._before_within + size
+
+
+class _Term(NamedTuple):
+    """A term's pieces of JSON, and what is said of the values of its one or two features."""
+
+    head: bytes
+    first: str
+    words: _Words
+    between: bytes
+    second: str
+    other_words: _Words | None
+
+    @classmethod
+    def of(cls, name: str, features: tuple[str, ...], words: Mapping[str, _Words]) -> _Term:
+        """Prepare a term of ``Scorecard.term_names``."""
+        head, (first, *others) = b',{"feature":' + orjson.dumps(name) + b',"value":', features
+        if not others:
+            return cls(head, first, words[first], b"", "", None)
+        (second,) = others
+        between = b"," + orjson.dumps(second) + b":"
+        return cls(
+            head + b"{" + orjson.dumps(first) + b":", first, words[first], between, second, words[second]
+        )
 
 
 class _Changes(dict[int, bytes]):
@@ -100,5 +132,11 @@ class _Changes(dict[int, bytes]):
         return ending
 
 
-def _opening(fact: str) -> bytes:
-    return b',"sentence":' + orjson.dumps(fact)[:-1]
+def _words(wording: Wording, feature: Feature) -> _Words:
+    has_phrases = bool(wording.words[feature.name].phrases)
+    return (_NumberWords if feature.kind == NUMBER and not has_phrases else _Words)(wording, feature)
+
+
+def _inner(text: str) -> bytes:
+    """A text as it stands between the quotes of JSON."""
+    return orjson.dumps(text)[1:-1]

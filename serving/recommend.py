@@ -146,26 +146,13 @@ def _said(scored: Scored, decided: Decided) -> Said:
 
 def _shown(terms: list[float], all_reasons: bool) -> tuple[list[int], list[float], float]:
     """Like `batch_answers.shown`, of one deal."""
-    largest_first = sorted(range(len(terms)), key=[-abs(term) for term in terms].__getitem__)
+    downwards = sorted(range(len(terms)), key=terms.__getitem__, reverse=True)
     most = len(terms) if all_reasons else REASONS_EACH_WAY
-    helping = hurting = most
-    listed, other = [], 0.0
-    for i in largest_first:
-        term = terms[i]
-        if term > 0 and helping:
-            helping -= 1
-            listed.append(i)
-        elif term < 0 and hurting:
-            hurting -= 1
-            listed.append(i)
-        elif not helping and not hurting:
-            break
-    if len(listed) < len(terms):
-        left = list(terms)
-        for i in listed:
-            left[i] = 0.0
-        other = math.fsum(left)
-    return listed, [100 * terms[i] for i in listed], 100 * other
+    helping = [i for i in downwards[:most] if terms[i] > 0]
+    hurting = [i for i in downwards[-most:] if terms[i] < 0]
+    others = downwards[len(helping) : len(downwards) - len(hurting)]
+    listed = sorted(helping + hurting, key=lambda i: -abs(terms[i]))
+    return listed, [100 * terms[i] for i in listed], 100 * math.fsum([terms[i] for i in others])
 
 
 def _amount(value: Value) -> float:

@@ -8,13 +8,14 @@ decision that the model learned from. It never states a sign or a unit that a qu
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from features.catalog import Feature
 
 Value = float | bool | str | None
 LONGEST_TEXT = 60
+TOGETHER = ", together with "
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Wording:
 
 def together(fact: str, other: str) -> str:
     """Say two facts that work together."""
-    return f"{fact}, together with {_lower(other)}"
+    return f"{fact}{TOGETHER}{lowered(other)}"
 
 
 def tenths_of(points: float) -> int:
@@ -92,18 +93,37 @@ def change(points: float) -> str:
 
 def quantity(value: float, unit: str, currency: str | None = None) -> str:
     """Write a number with its unit: "1 day", "1,200 people", "35%", "2.4 times", "120,000 EUR"."""
-    if unit == "share" or (unit == "ratio" and abs(value) < 1):
-        return f"{_digits(100 * value)}%"
-    if unit == "ratio":
-        return f"{_digits(value)} times"
-    if unit == "currency":
-        return f"{_digits(value)} {currency}" if currency else _digits(value)
-    digits = _digits(round(value) if unit == "days" and abs(value) >= 10 else value)
-    singular, plural = _UNITS.get(unit, ("", ""))
-    return f"{digits} {singular if digits in ('1', '-1') else plural}".rstrip()
+    return quantities(unit, currency)(value)
 
 
-_UNITS = {"days": ("day", "days"), "people": ("person", "people")}
+def quantities(unit: str, currency: str | None = None) -> Callable[[float], str]:
+    """Return what writes numbers of one unit."""
+    if unit == "currency" and currency:
+        return lambda value: f"{_digits(value)} {currency}"
+    return _QUANTITIES.get(unit, _digits)
+
+
+def _share(value: float) -> str:
+    return f"{_digits(100 * value)}%"
+
+
+def _ratio(value: float) -> str:
+    return _share(value) if abs(value) < 1 else f"{_digits(value)} times"
+
+
+def _days(value: float) -> str:
+    size = abs(value)
+    digits = f"{value:,.0f}" if 10 <= size < 1e15 else _digits(value)
+    return f"{digits} day" if digits in _ONE else f"{digits} days"
+
+
+def _people(value: float) -> str:
+    digits = _digits(value)
+    return f"{digits} person" if digits in _ONE else f"{digits} people"
+
+
+_ONE = ("1", "-1")
+_QUANTITIES = {"share": _share, "ratio": _ratio, "days": _days, "people": _people}
 
 
 def _digits(value: float) -> str:
@@ -133,7 +153,7 @@ def _key(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _lower(phrase: str) -> str:
+def lowered(phrase: str) -> str:
     """The phrase as it goes on within a sentence; names and abbreviations keep their capitals."""
     starts_a_word = len(phrase) > 1 and phrase[0].isupper() and phrase[1:2].islower()
     return phrase[0].lower() + phrase[1:] if starts_a_word else phrase

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from datetime import UTC, datetime
 
 import numpy as np
@@ -311,3 +312,17 @@ def test_sentences_are_those_of_the_wording(recommender):
                 assert reason["sentence"] == expected
                 own = {name: values[name] for name in names}
                 assert reason["value"] == (own if len(names) > 1 else values[names[0]])
+
+
+def test_new_numbers_and_unknown_texts_leave_nothing_behind(recommender):
+    def ask(some):
+        for i in some:
+            features = {"amount": i + 0.5, "days_open": i / 7, "competitor": f"unknown {i}"}
+            recommender.answer(DealAsked("D-1", features, None), NOW, all_reasons=True)
+
+    ask(range(1000))
+    tracemalloc.start()
+    ask(range(1000, 3000))
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 100_000
