@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from features.problems import UserError
 from serving.settings import Settings
+from serving.side_process import SideProcess
 
 RESTART_SECONDS = 1.0
-_END_SECONDS = 5.0
 _NEEDED = ("deals", "stage_entries", "involvements", "partners", "customers", "relationships")
-
-
-@dataclass
-class Building:
-    """A builder that runs, and the settings for those who ask it."""
-
-    settings: Settings
-    process: subprocess.Popen[bytes]
-    _environ: dict[str, str] = field(repr=False)
-    _stopped: threading.Event = field(default_factory=threading.Event, repr=False)
-    _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def keep_up(self) -> None:
-        """Start it again whenever it ends by itself; it reads everything anew."""
-        while True:
-            self.process.wait()
-            if self._stopped.wait(RESTART_SECONDS):
-                return
-            with self._changing:
-                if self._stopped.is_set():
-                    return
-                _close(self.process)
-                self.process = _start(self._environ)
-
-    def stop(self) -> None:
-        """End it, and remove its socket."""
-        self._stopped.set()
-        with self._changing:
-            self.process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(_END_SECONDS)
-            self.process.kill()
-            self.process.wait()
-            _close(self.process)
-        assert self.settings.builder_socket is not None
-        shutil.rmtree(self.settings.builder_socket.parent, ignore_errors=True)
 
 
 @contextmanager
@@ -74,7 +33,7 @@ def building(settings: Settings) -> Iterator[Settings]:
         running.stop()
 
 
-def start_builder(settings: Settings) -> Building:
+def start_builder(settings: Settings) -> SideProcess:
     """Start a builder; it may take seconds until it answers.
 
     Raises
@@ -85,10 +44,8 @@ def start_builder(settings: Settings) -> Building:
     refuse_no_tables(settings.data)
     place = Path(tempfile.mkdtemp(prefix="stepin-"))  # a socket's path is 107 bytes at most
     told = replace(settings, builder_socket=place / "builder")
-    others = {name: text for name, text in os.environ.items() if not name.startswith("STEPIN_")}
-    environ = {**others, **told.to_environ(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    running = Building(told, _start(environ), environ)
-    threading.Thread(target=running.keep_up, name="builder", daemon=True).start()
+    running = SideProcess.start("serving.builder", told, place, RESTART_SECONDS)
+    running.keep_up()  # one that starts anew reads everything anew
     return running
 
 
@@ -109,14 +66,3 @@ def refuse_no_tables(data: str | None) -> None:
     missing = [name for name in _NEEDED if name not in there]
     if missing:
         raise UserError(f"STEPIN_DATA names {data}, which lacks {', '.join(missing)} (.parquet or .csv).")
-
-
-def _start(environ: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A process that ends when this one does: its standard input ends then."""
-    command = [sys.executable, "-P", "-m", "serving.builder"]
-    return subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        process.stdin.close()

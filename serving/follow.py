@@ -3,61 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from features.problems import UserError
 from serving.pointer import Pointer
 from serving.settings import Settings
+from serving.side_process import SideProcess
 from serving.variables import is_address
 
 RESTART_SECONDS = 5.0
-_END_SECONDS = 5.0
-
-
-@dataclass
-class Watching:
-    """A watcher that runs, and the settings for those who follow its pointers."""
-
-    settings: Settings
-    place: Path
-    """Folder of the pointers and of the fetched models; removed by `stop`."""
-    process: subprocess.Popen[bytes]
-    _environ: dict[str, str] = field(repr=False)
-    _stopped: threading.Event = field(default_factory=threading.Event, repr=False)
-    _changing: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def keep_up(self) -> None:
-        """Start it again whenever it ends by itself: the pointers stay, so the server serves on meanwhile."""
-        while True:
-            self.process.wait()
-            if self._stopped.wait(RESTART_SECONDS):
-                return
-            with self._changing:
-                if self._stopped.is_set():
-                    return
-                _close(self.process)
-                self.process = _start(self._environ)
-
-    def stop(self) -> None:
-        """End it, and remove what it fetched."""
-        self._stopped.set()
-        with self._changing:
-            self.process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(_END_SECONDS)
-            self.process.kill()
-            self.process.wait()
-            _close(self.process)
-        shutil.rmtree(self.place, ignore_errors=True)
 
 
 @contextmanager
@@ -82,7 +41,7 @@ def following(settings: Settings) -> Iterator[Settings]:
         watching.stop()
 
 
-def start_watcher(settings: Settings) -> Watching | None:
+def start_watcher(settings: Settings) -> SideProcess | None:
     """Start the watcher and wait for the first model; None where there is nothing to watch.
 
     Raises
@@ -99,9 +58,7 @@ def start_watcher(settings: Settings) -> Watching | None:
         model_pointer=place / "served.json" if moves else None,
         shadow_pointer=place / "shadow.json" if shadow_moves else None,
     )
-    environ = {**_not_ours(), **watched.to_environ()}
-    environ["PYTHONPATH"] = os.pathsep.join(each or str(Path.cwd()) for each in sys.path)
-    watching = Watching(watched, place, _start(environ), environ)
+    watching = SideProcess.start("serving.watcher", watched, place, RESTART_SECONDS, subprocess.PIPE)
     try:
         if moves:
             _await_first(watching.process)
@@ -109,20 +66,8 @@ def start_watcher(settings: Settings) -> Watching | None:
     except BaseException:
         watching.stop()
         raise
-    threading.Thread(target=watching.keep_up, name="watcher", daemon=True).start()
+    watching.keep_up()  # the pointers stay where one ends, so the server serves on meanwhile
     return watching
-
-
-def _start(environ: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A process that ends when this one does: its standard input ends then."""
-    command = [sys.executable, "-P", "-m", "serving.watcher"]
-    return subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
 
 
 def _await_first(process: subprocess.Popen[bytes]) -> None:
@@ -152,7 +97,3 @@ def _resolved(watched: Settings) -> Settings:
         model_version=pointer.version,
         shadow=shadow,
     )
-
-
-def _not_ours() -> dict[str, str]:
-    return {name: text for name, text in os.environ.items() if not name.startswith("STEPIN_")}

@@ -226,7 +226,7 @@ def test_a_watcher_that_dies_is_started_again(settings, store, monkeypatch):
     monkeypatch.setattr("serving.follow.RESTART_SECONDS", 0.1)
     with following(settings) as followed:
         slot = ModelSlot.open(followed)
-        [watching] = [t._target.__self__ for t in threading.enumerate() if t.name == "watcher"]
+        [watching] = [t._target.__self__ for t in threading.enumerate() if t.name == "serving.watcher"]
         first = watching.process.pid
         os.kill(first, signal.SIGKILL)
         registry.promote("stepin", 2, store)
