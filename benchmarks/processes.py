@@ -29,9 +29,18 @@ class Server:
         """User and system time of the process and of all that it started and that still run."""
         return sum(_cpu_seconds(pid) for pid in self._tree())
 
-    def megabytes(self) -> tuple[float, float]:
-        """Resident memory, and the proportional share of it, in MiB: of the largest process of the tree."""
-        return max((_memory(pid) for pid in self._tree()), default=(0.0, 0.0))
+    def megabytes(self) -> tuple[float, float, float]:
+        """Resident memory, and the proportional share of it, of the process that listens; in MiB.
+
+        The third is the resident memory of all that run beside it.
+        """
+        sockets = _listening(self.port)
+        of = {pid: _memory(pid) for pid in self._tree()}
+        answering = max(of, key=lambda pid: (_holds(pid, sockets), of[pid]), default=None)
+        if answering is None:
+            return 0.0, 0.0, 0.0
+        beside = sum(resident for pid, (resident, _) in of.items() if pid != answering)
+        return *of[answering], beside
 
     def _tree(self) -> list[int]:
         found, waiting = [], [self.process.pid]
@@ -163,6 +172,19 @@ def _cpu_seconds(pid: int) -> float:
         return sum(int(task[0]) for task in tasks) / 1e9
     except OSError:
         return 0.0
+
+
+def _listening(port: int) -> set[str]:
+    """The sockets that listen on a port, as the links in ``/proc/PID/fd`` name them."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {f"socket:[{line[9]}]" for line in lines if line[3] == "0A" and line[1].endswith(f":{port:04X}")}
+
+
+def _holds(pid: int, sockets: set[str]) -> bool:
+    try:
+        return any(str(link.readlink()) in sockets for link in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:  # it has ended, or just closed one
+        return False
 
 
 def _memory(pid: int) -> tuple[float, float]:

@@ -159,7 +159,7 @@ class _Lane:
     def figures(self) -> dict[str, Any]:
         """Medians over the rounds, the first left out where there are several."""
         rounds = self.cpu[1:] or self.cpu
-        resident, share = self.server.megabytes()
+        resident, share, beside = self.server.megabytes()
         return {
             "cpu_us": 1e6 * statistics.median(rounds),
             "rounds_us": [1e6 * each for each in rounds],
@@ -167,6 +167,7 @@ class _Lane:
             "start": self.server.start_seconds,
             "resident": resident,
             "share": share,
+            "beside": beside,
         }
 
 

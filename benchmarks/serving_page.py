@@ -64,9 +64,10 @@ def _targets(of: dict[str, Run]) -> list[str]:
         said.append(_verdict(f"An answer costs {times:.1f} times the echo", times <= MOST_TIMES_ECHO, "3"))
         start, size = of[OURS]["start"], of[OURS]["resident"]
         is_met = start < MOST_START_SECONDS and size < MOST_MEBIBYTES
-        said.append(
-            _verdict(f"It is ready in {start:.1f} s with {size:.0f} MiB", is_met, "1.5 s and 120 MiB")
-        )
+        words = f"It is ready in {start:.1f} s with {size:.0f} MiB"
+        if beside := of[OURS].get("beside"):
+            words += f", not counting the {beside:.0f} MiB of the process that builds facts from CRM fields"
+        said.append(_verdict(words, is_met, "1.5 s and 120 MiB"))
     if OURS in of and MLFLOW in of:
         times = of[MLFLOW]["cpu_us"] / of[OURS]["cpu_us"]
         words = f"An answer of `mlflow models serve` costs {times:.0f} times ours"

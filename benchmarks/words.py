@@ -93,8 +93,8 @@ process each, and are asked in turns: single deals over eight connections at onc
 over one. No two deals are alike, one value in ten is missing.
 **CPU µs**: user and system time of the server's process a deal, median over the rounds; the client's is not
 in it. **times the echo**: of the same rounds. **ready**: seconds from the start of the process to its first
-answer. **MiB**: resident, and the proportional share of it (PSS). To run it again:
-`make bench ARGS="--serving"`."""
+answer. **MiB**: resident memory of the process that answers, and its proportional share (PSS). To run it
+again: `make bench ARGS="--serving"`."""
 
 # Why, where a row needs it: (world, rows) -> words.
 NOTES: dict[tuple[str, int], str] = {

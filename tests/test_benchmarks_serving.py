@@ -112,6 +112,23 @@ def test_a_server_s_time_is_what_it_computed_and_it_is_ended(tmp_path):
         socket.create_connection(("127.0.0.1", port), timeout=2)
 
 
+LARGE_CHILD = """
+import subprocess, sys
+child = "x = bytearray(90_000_000); print('here', flush=True); input()"
+beside = subprocess.Popen([sys.executable, "-c", child], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+beside.stdout.readline()
+"""
+
+
+def test_memory_is_that_of_the_process_that_answers(tmp_path):
+    port = free_port()
+    command = [sys.executable, "-c", LARGE_CHILD + BUSY, str(port)]
+    with running(command, port, "/", tmp_path) as server:
+        resident, share, beside = server.megabytes()
+    assert 5 < share <= resident < 60
+    assert 85 < beside < 150
+
+
 def test_a_server_that_ends_at_once_is_told_with_its_last_words(tmp_path):
     command = [sys.executable, "-c", "import sys; sys.exit('no model here')"]
     with (
