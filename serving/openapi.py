@@ -107,7 +107,7 @@ def _page(app: FastAPI, model: ServedModel) -> dict[str, Any]:
     schemas.update(RECORD_SCHEMAS)
     schemas.update(DEAL_SCHEMAS)
     if model.is_from_crm:
-        _let_in_forms(schemas)
+        _let_in_forms(schemas, model)
     problem = ProblemDetails.model_json_schema(ref_template=_REF + "{model}")
     schemas.update(problem.pop("$defs"))
     schemas[ProblemDetails.__name__] = problem
@@ -121,10 +121,10 @@ def _page(app: FastAPI, model: ServedModel) -> dict[str, Any]:
     return page
 
 
-def _let_in_forms(schemas: dict[str, Any]) -> None:
+def _let_in_forms(schemas: dict[str, Any], model: ServedModel) -> None:
     """A model that learned from CRM tables also takes deals by their CRM fields."""
     form = {"$ref": f"{_REF}DealForm"}
-    schemas["Asked"] = {"oneOf": [{"$ref": f"{_REF}DealAsked"}, form]}
+    schemas["Asked"] = {"oneOf": [{"$ref": f"{_REF}DealAsked"}, form], "examples": [example(model)]}
     several = schemas["DealsAsked"]
     several["properties"]["deals"] = {
         "oneOf": [
@@ -191,7 +191,7 @@ def _request_schemas(model: ServedModel) -> dict[str, Any]:
         "examples": [{"deals": [example(model)]}],
     }
     return {
-        "Asked": {"$ref": f"{_REF}DealAsked"},
+        "Asked": deal,
         "DealAsked": deal,
         "DealsAsked": deals,
         "Features": features,

@@ -181,7 +181,7 @@ LIST_PARAMETERS: tuple[dict[str, Any], ...] = (
         "name": "cursor",
         "in": "query",
         "required": False,
-        "description": "`next` of the page before.",
+        "description": "What the page before said is next.",
         "schema": {"type": "string"},
     },
 )
