@@ -113,8 +113,9 @@ class Service:
         def answer() -> tuple[list[Answered], list[Answered], bytes]:
             deals = held.reader.many(asked.body) if built is None else built
             served, shadows = held.answer_many(deals, now, all_reasons)
-            listed = b",".join(self._priced(held, each.body) for each in served)
-            return served, shadows, b'{"recommendations":[' + listed + b"]}"
+            parts = [self._priced(held, each.body) for each in served]
+            parts[0], parts[-1] = b'{"recommendations":[' + parts[0], parts[-1] + b"]}"
+            return served, shadows, b",".join(parts)  # copied once: it is megabytes
 
         served, shadows, body = await asyncio.to_thread(answer)
         await self._record(asked, served, shadows)
