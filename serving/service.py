@@ -114,7 +114,8 @@ class Service:
             deals = held.reader.many(asked.body) if built is None else built
             served, shadows = held.answer_many(deals, now, all_reasons)
             parts = [self._priced(held, each.body) for each in served]
-            parts[0], parts[-1] = b'{"recommendations":[' + parts[0], parts[-1] + b"]}"
+            parts[0] = b'{"recommendations":[' + parts[0]
+            parts[-1] += b"]}"
             return served, shadows, b",".join(parts)  # copied once: it is megabytes
 
         served, shadows, body = await asyncio.to_thread(answer)

@@ -95,6 +95,13 @@ def test_a_deal_is_answered_alike_alone_and_among_others(client, deals):
         assert [each["lead"] for each in alone["playbook"]] == [each["lead"] for each in among["playbook"]]
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_batch_of_any_size_is_one_list(client, deals, n):
+    answers = client.post("/v1/recommendations/batch", {"deals": deals[:n]}).json()
+    assert list(answers) == ["recommendations"]
+    assert [answer["deal_id"] for answer in answers["recommendations"]] == [f"D{i}" for i in range(n)]
+
+
 def test_reasons_are_the_five_largest_each_way_and_largest_first(client, deals):
     for deal in deals[:50]:
         everything = client.recommend(deal["features"], "?reasons=all")["reasons"]
