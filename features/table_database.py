@@ -32,7 +32,7 @@ def read_database(url: str, clock: Clock = utc_now) -> Tables:
     """
     try:
         engine = create_engine(url, hide_parameters=True)
-    except (ArgumentError, ImportError):
+    except (ArgumentError, ImportError, ValueError):  # the last of a port that is no number
         raise UserError(
             "The CRM tables' database should be a URL such as postgresql+psycopg://user:password@host/name, "
             "with its driver installed; came something else."

@@ -59,10 +59,11 @@ class Database:
 
     @property
     def name(self) -> str:
-        """What a sentence may say: never the password."""
+        """What a sentence may say: never the password, wherever in the URL it stands."""
         if self.is_sqlite:
             return str(self.path)
-        return self.url.set(drivername="postgresql").render_as_string(hide_password=True)
+        shown = {name: self.url.query[name] for name in ("host", "port") if name in self.url.query}
+        return self.url.set(drivername="postgresql", query=shown).render_as_string(hide_password=True)
 
     def engine(
         self, durability: Durability = "FULL", *, create: bool = False, writes: bool = False, **pool: Any
@@ -133,11 +134,12 @@ def read_url(text: str) -> Database:
     Raises
     ------
     UserError
-        Not a URL, another kind of database, a database in memory, or a driver that is not installed.
+        Not a URL, or a password that is not escaped; another kind of database, a database in memory, or a
+        driver that is not installed. Nothing of the URL is repeated but the kind of database.
     """
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
         raise UserError(f"The database should be a URL such as {_FORMS}; came something else.") from None
     backend = "postgresql" if url.drivername == "postgres" else url.get_backend_name()
     if backend == "sqlite":
@@ -145,6 +147,11 @@ def read_url(text: str) -> Database:
             raise UserError(f"The database should be a file, without options: {_FORMS}.")
         return Database(url.set(drivername="sqlite+pysqlite"))
     if backend == "postgresql":
+        if "@" in (url.host or ""):  # the end of a password would pass for a host, and be told as one
+            raise UserError(
+                "The database's URL has more than one @: write one within a password as %40 (and : / # ? as "
+                "%3A %2F %23 %3F)."
+            )
         _need_psycopg()
         return Database(url.set(drivername="postgresql+psycopg"))
     raise UserError(f"The database should be SQLite or PostgreSQL ({_FORMS}); came {url.drivername}.")

@@ -113,6 +113,12 @@ def test_somebody_elses_tables_of_our_names_are_refused(tmp_path: Path) -> None:
             "postgresql://u:hunter2@127.0.0.1:1/db",
             r"The journal in postgresql://u:\*\*\*@127.0.0.1:1/db cannot",
         ),
+        (
+            "postgresql://u:x@127.0.0.1:1/db?password=hunter2&sslpassword=hunter2",
+            r"The journal in postgresql://u:\*\*\*@127.0.0.1:1/db cannot",
+        ),
+        ("postgresql://u:x@hunter2@host/db", "The database's URL has more than one @: write one within a"),
+        ("postgresql://u:x#y@host:hunter2/db", "The database should be a URL such as sqlite:///stepin.db"),
     ],
 )
 def test_a_database_that_cannot_be_is_refused_without_its_password(text: str, said: str) -> None:
