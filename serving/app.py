@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import os
+import shutil
+import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -65,8 +69,24 @@ def create_app(settings: Settings, *, clock: Clock = now) -> Application:
 
 
 def app_from_environ() -> Application:
-    """Make the application from STEPIN_* variables: the factory that worker processes call."""
-    return create_app(Settings.from_environ(os.environ))
+    """Make the application from STEPIN_* variables: the factory that worker processes call.
+
+    A worker whose parent is gone ends as if it were told to: else it would keep the port, and answer without
+    anything beside it, unnoticed.
+    """
+    settings = Settings.from_environ(os.environ)
+    threading.Thread(target=_end_with_parent, args=(settings,), name="stepin-parent", daemon=True).start()
+    return create_app(settings)
+
+
+def _end_with_parent(settings: Settings) -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)  # what was taken is finished, and recorded, first
+    if settings.metrics_folder is not None:  # the parent, which made it, could not
+        shutil.rmtree(settings.metrics_folder, ignore_errors=True)
 
 
 def _tell(slot: ModelSlot, logs: Logs, metrics: Metrics) -> None:

@@ -268,9 +268,9 @@ class Desk:
 def main() -> int:
     """Build until the standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the server, which then ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     settings = Settings.from_environ(os.environ)
     assert settings.builder_socket is not None, "serving.building says where to listen"
+    threading.Thread(target=_end_with_parent, args=(settings.builder_socket,), daemon=True).start()
     database = read_url(settings.database)
     migrate(database)
     builder = Builder(
@@ -314,8 +314,11 @@ def _currency(settings: Settings) -> str | None:
     return None
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(socket: Path) -> None:
     sys.stdin.buffer.read()
+    with suppress(OSError):  # the parent does it too, unless it was killed
+        socket.unlink(missing_ok=True)
+        socket.parent.rmdir()
     os._exit(0)
 
 

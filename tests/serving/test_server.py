@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +87,34 @@ def test_a_server_says_where_it_is_answers_and_ends_when_told(model, workers, st
         stdout, stderr = process.communicate(timeout=SECONDS)
         assert (process.returncode, stdout, stderr) == (0, "ended\n", "")
         assert time.monotonic() - start < 10
+
+
+def of_session(session):
+    """The processes of a session that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, of, *_ = stat.read_text().rpartition(")")[2].split()
+            found += [int(stat.parent.name)] if int(of) == session and state != "Z" else []
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_server_leaves_neither_a_process_nor_a_folder(model, workers, monkeypatch):
+    """Workers that went on would keep the port, and answer without anything beside them."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # a socket's path is 107 bytes at most
+        monkeypatch.setenv("TMPDIR", place)
+        with running(model, workers) as (process, line):
+            assert ask(line, "GET", "/readyz")[0] == 200
+            assert len(of_session(process.pid)) > workers
+            assert list(Path(place).glob("stepin-*"))
+            process.kill()
+            until = time.monotonic() + SECONDS / 2
+            while of_session(process.pid) or list(Path(place).glob("stepin-*")):
+                assert time.monotonic() < until, (of_session(process.pid), list(Path(place).iterdir()))
+                time.sleep(0.1)
+            with pytest.raises(ConnectionRefusedError):
+                ask(line, "GET", "/healthz")
 
 
 def test_an_answer_is_sent_without_waiting_for_the_network(model):
