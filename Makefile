@@ -16,7 +16,7 @@ bench: $(BENCH)/.ready  ## side by side with other packages: docs/benchmarks.md 
 setup: $(VENV)/.run-ready  ## .venv with the stepin command
 
 test: $(VENV)/.test-ready lint  ## style, types, import contracts, tests; those of servers alone, for they are timed
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/serving
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/serving
 	$(BIN)/python -m pytest tests/serving
 
 lint: $(VENV)/.test-ready
