@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -74,7 +75,7 @@ def outcome_event(outcome: Mapping[str, Any], now: datetime) -> list[EventTold]:
     """
     closed_at = outcome.get("closed_at")
     event = {
-        "event_id": f"outcome:{outcome['outcome_id']}"[:LONGEST_ID],
+        "event_id": _id_of_outcome(outcome["outcome_id"]),
         "kind": "outcome",
         "deal_id": outcome["deal_id"],
         "happened_at": closed_at or outcome["received_at"],
@@ -82,6 +83,14 @@ def outcome_event(outcome: Mapping[str, Any], now: datetime) -> list[EventTold]:
         "closed_at": closed_at,
     }
     return read_events(orjson.dumps({"events": [event]}), now)
+
+
+def _id_of_outcome(outcome_id: str) -> str:
+    event_id = f"outcome:{outcome_id}"
+    if len(event_id) <= LONGEST_ID:
+        return event_id
+    # Not cut: what differs at its end still differs.
+    return f"outcome:{hashlib.sha256(outcome_id.encode()).hexdigest()}"
 
 
 def event_of(row: Mapping[str, Any]) -> Event:

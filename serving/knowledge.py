@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
@@ -21,7 +21,7 @@ from serving.deal_form import Form
 from serving.events import EventTold
 from serving.journal import Journal
 from serving.journal.tables import events
-from serving.problems import BuilderAway, Contradiction, JournalLost, NothingToDecide, UnknownDeal
+from serving.problems import BuilderAway, Contradiction, NothingToDecide, UnknownDeal
 from serving.reading import DealAsked, Value
 from serving.ready_rows import Facts, Found
 from training.basis import BOOLEAN, CATEGORY, NUMBER, Feature
@@ -85,6 +85,8 @@ class Knowledge:
     ) -> None:
         self._journal, self._clock = journal, clock
         self._builder = None if socket is None else _Builder(socket)
+        self.has_builder = self._builder is not None
+        """Whether there is somebody to whom a deal can be known."""
         self._behind: set[str] = set()
         """Deals whose events were recorded here, and of which the builder has not said that it knows."""
 
@@ -149,10 +151,7 @@ class Knowledge:
         JournalLost
             The database cannot be written.
         """
-        try:
-            before = await asyncio.to_thread(self._insert, told, sent_by)
-        except (DBAPIError, NoConnectionFree):
-            raise JournalLost from None
+        before = await asyncio.to_thread(self._insert, told, sent_by)
         deals = {each.event.deal_id for each in told}
         self._behind |= deals
         fates = await self._hurry(deals, [each.event.event_id for each in told])
@@ -173,7 +172,8 @@ class Knowledge:
             each.event.event_id: event_row(each, sent_by) for each in reversed(told)
         }  # the first of an id
         there = select(events.c.event_id, events.c.kind, events.c.deal_id, events.c.payload)
-        with self._journal.writing() as connection:
+
+        def insert_new(connection: Connection) -> dict[str, tuple[str, str, str]]:
             dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
             found = connection.execute(there.where(events.c.event_id.in_(ids)))
             before = {row.event_id: (row.kind, row.deal_id, row.payload) for row in found}
@@ -181,8 +181,9 @@ class Knowledge:
             if new:
                 insert = dialect.insert(events).on_conflict_do_nothing(index_elements=[events.c.event_id])
                 connection.execute(insert, new)
-            self._journal.database.check_there(connection)
-        return before
+            return before
+
+        return self._journal.write(insert_new, events.name)
 
     async def _hurry(self, deals: Sequence[str] | set[str], event_ids: Sequence[str] = ()) -> Any:
         """Let the builder catch up; None where it does not in time."""

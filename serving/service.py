@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 from urllib.parse import parse_qs
 
 import orjson
@@ -13,7 +12,7 @@ import orjson
 from serving.deal_form import Form
 from serving.events import outcome_event, read_events
 from serving.form_bodies import read_form, read_forms
-from serving.journal import Journal
+from serving.journal import Journal, Stored
 from serving.knowledge import Knowledge
 from serving.metrics import Metrics
 from serving.model import REPORT
@@ -149,11 +148,14 @@ class Service:
         return body if price is None else body[:-1] + b',"shadow_price":' + orjson.dumps(price) + b"}"
 
     async def add_outcome(self, asked: HotRequest) -> HotReply:
-        """Record what happened to a deal; where deals are known, it is known from now on."""
+        """Record what happened to a deal; where deals are known, it is known from now on.
+
+        Also where it was told before: who sends it again may have heard that it could not be recorded.
+        """
         outcome = read_outcome(asked.body, self.clock())
         stored = await self.journal.add_outcome({**outcome, "sent_by": asked.key_id})
-        if isinstance(stored, dict) and self.settings.data is not None:
-            await self.knowledge.add_events(outcome_event(stored, self.clock()), asked.key_id)
+        if self.knowledge.has_builder:
+            await self.knowledge.add_events(outcome_event(stored.row, self.clock()), asked.key_id)
         return _recorded(stored, "outcome_id")
 
     async def add_override(self, asked: HotRequest) -> HotReply:
@@ -227,9 +229,8 @@ def _told(held: Held, answers: Sequence[Answered]) -> Told:
     )
 
 
-def _recorded(stored: dict[str, Any] | str, id_name: str) -> HotReply:
-    """Say under which id it is kept: 201 when it is new, 200 when it was there."""
-    if isinstance(stored, str):
-        return HotReply(b'{"status":"already"}')
-    body = {"status": "recorded", id_name: stored[id_name], "received_at": stored["received_at"]}
-    return HotReply(orjson.dumps(body, option=orjson.OPT_UTC_Z), 201)
+def _recorded(stored: Stored, id_name: str) -> HotReply:
+    """Say under which id it is kept, and since when: 201 when it is new, 200 when it was there."""
+    status, word = (201, "recorded") if stored.is_new else (200, "already")
+    body = {"status": word, id_name: stored.row[id_name], "received_at": stored.row["received_at"]}
+    return HotReply(orjson.dumps(body, option=orjson.OPT_UTC_Z), status)

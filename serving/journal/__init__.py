@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from serving.journal.store import Journal as Journal
+    from serving.journal.store import Stored as Stored
 
-_HOMES = {"Journal": "serving.journal.store"}
+_HOMES = {"Journal": "serving.journal.store", "Stored": "serving.journal.store"}
 __all__ = list(_HOMES)
 
 

@@ -10,8 +10,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -28,12 +29,22 @@ from serving.problems import JournalLost, RecordDiffers
 Mode = Literal["background", "strict", "off"]
 WhenLost = Literal["refuse", "answer"]
 Clock = Callable[[], datetime]
+Done = TypeVar("Done")
 _log = logging.getLogger("stepin.journal")
 
 
 def utc_now() -> datetime:
     """Return the machine's time."""
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An outcome or override as the journal has it: since now, or since it was first told."""
+
+    row: Mapping[str, Any]
+    """Its id, its content, and ``received_at``, when it was first told."""
+    is_new: bool
 
 
 class Journal:
@@ -169,7 +180,40 @@ class Journal:
         """Begin a transaction on `engine` that writes, also one that reads first: see `database.writing`."""
         return writing(self.engine)
 
-    async def add_outcome(self, outcome: Mapping[str, Any]) -> dict[str, Any] | Literal["already"]:
+    def write(self, work: Callable[[Connection], Done], what: str) -> Done:
+        """Do work on `engine` in one transaction, and commit it. A stale connection is replaced, once.
+
+        Parameters
+        ----------
+        work : may run twice; the first time nothing of it is kept then
+        what : names what is written, for the log
+
+        Raises
+        ------
+        JournalLost
+            It cannot be recorded now.
+        sqlalchemy.exc.DataError, sqlalchemy.exc.IntegrityError
+            It can never be.
+        """
+        try:
+            try:
+                return self._write_once(work)
+            except (OperationalError, FileMoved):
+                self.engine.dispose()
+                return self._write_once(work)
+        except (DataError, IntegrityError):
+            raise
+        except (DBAPIError, NoConnectionFree, FileMoved) as error:
+            _log.error("A record of %s was refused: %s.", what, kind_of(error))
+            raise JournalLost from None
+
+    def _write_once(self, work: Callable[[Connection], Done]) -> Done:
+        with self.writing() as connection:
+            done = work(connection)
+            self.database.check_there(connection)
+        return done
+
+    async def add_outcome(self, outcome: Mapping[str, Any]) -> Stored:
         """Record what happened to a deal; committed when this returns.
 
         Parameters
@@ -181,8 +225,8 @@ class Journal:
 
         Returns
         -------
-        dict or "already"
-            The row as it is stored, with ``received_at``; "already" if it was there.
+        Stored
+            As it is kept, and whether it was there already.
 
         Raises
         ------
@@ -194,7 +238,7 @@ class Journal:
         row = {"closed_at": None, **outcome}
         return await asyncio.to_thread(self._add, outcomes, row, ("deal_id", "outcome", "closed_at"))
 
-    async def add_override(self, override: Mapping[str, Any]) -> dict[str, Any] | Literal["already"]:
+    async def add_override(self, override: Mapping[str, Any]) -> Stored:
         """Record that a person decided otherwise; as `add_outcome`.
 
         Parameters
@@ -207,44 +251,30 @@ class Journal:
         content = ("recommendation_id", "deal_id", "decided", "reason")
         return await asyncio.to_thread(self._add, overrides, row, content)
 
-    def _add(
-        self, table: Table, given: dict[str, Any], content: tuple[str, ...]
-    ) -> dict[str, Any] | Literal["already"]:
+    def _add(self, table: Table, given: dict[str, Any], content: tuple[str, ...]) -> Stored:
         id_column = table.primary_key.columns[0]
         same = {name: given[name] for name in content}
         given_id = given.get(id_column.name)
         row = {**given, id_column.name: given_id or _derived_id(same), "received_at": self._clock()}
         dialect = sqlite if self.database.is_sqlite else postgresql
         insert = dialect.insert(table).values(row).on_conflict_do_nothing(index_elements=[id_column])
-        there = select(*(table.c[name] for name in content)).where(id_column == row[id_column.name])
+        there = select(*(table.c[name] for name in (id_column.name, *content, "received_at")))
+        there = there.where(id_column == row[id_column.name])
+
+        def insert_or_find(connection: Connection) -> dict[str, Any] | None:
+            added = connection.execute(insert, execution_options={"preserve_rowcount": True}).rowcount == 1
+            return None if added else dict(connection.execute(there).one()._mapping)
+
         try:
-            found = self._insert_or_find(insert, there)
+            found = self.write(insert_or_find, table.name)
         except (DataError, IntegrityError) as error:
             # Let in by mistake. The database's own words may hold the values, and end in a log.
             raise AssertionError(f"{table.name} cannot hold what came ({kind_of(error)})") from None
-        except (DBAPIError, NoConnectionFree, FileMoved) as error:
-            _log.error("A record of %s was refused: %s.", table.name, kind_of(error))
-            raise JournalLost from None
         if found is None:
-            return row
-        if found != same:
+            return Stored(row, is_new=True)
+        if {name: found[name] for name in content} != same:
             raise RecordDiffers(id_column.name)
-        return "already"
-
-    def _insert_or_find(self, insert: Any, there: Any) -> dict[str, Any] | None:
-        """Return what is there already, or None and it was inserted. A stale connection is replaced, once."""
-        try:
-            return self._insert_once(insert, there)
-        except (OperationalError, FileMoved):
-            self.engine.dispose()
-            return self._insert_once(insert, there)
-
-    def _insert_once(self, insert: Any, there: Any) -> dict[str, Any] | None:
-        with self.writing() as connection:
-            is_new = connection.execute(insert, execution_options={"preserve_rowcount": True}).rowcount == 1
-            found = None if is_new else dict(connection.execute(there).one()._mapping)
-            self.database.check_there(connection)
-        return found
+        return Stored(found, is_new=False)
 
     async def close(self, grace_seconds: float = 5.0) -> None:
         """Write what waits, within the grace period; what is dropped then is counted and logged."""

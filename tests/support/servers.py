@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +52,13 @@ class Server:
         finally:
             if connection is None:
                 line.close()
+
+    def until(self, path, status, seconds=SECONDS):
+        """Ask until the answer has this status."""
+        until = time.monotonic() + seconds
+        while (came := self.ask("GET", path))[0] != status:
+            assert time.monotonic() < until, came
+            time.sleep(0.1)
 
     def kill(self) -> None:
         """End it and its workers at once, as a power cut would; they are in a session of their own."""

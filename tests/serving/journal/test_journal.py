@@ -14,7 +14,7 @@ from journal_rows import NOON, an_answer, eventually, query, stored_ids
 from sqlalchemy import select
 
 from features.journal_columns import ANSWER_COLUMNS
-from serving.journal import Journal
+from serving.journal import Journal, Stored
 from serving.journal.database import read_url
 from serving.journal.insert import insert_answers
 from serving.journal.migrate import migrate
@@ -222,7 +222,7 @@ def test_off_records_no_answers_but_outcomes(url: str) -> None:
         async with opened(url, "off") as journal:
             await journal.record([an_answer()])
             assert (journal.is_well(), journal.lag(), journal.unjournaled()) == (True, (0, 0.0), 0)
-            assert await journal.add_outcome(WON) != "already"
+            assert (await journal.add_outcome(WON)).is_new
 
     asyncio.run(go())
     assert stored_ids(url) == []
@@ -235,14 +235,15 @@ def test_an_outcome_told_again_is_one_outcome(url: str) -> None:
     async def go() -> None:
         async with opened(url, "strict", clock=lambda: NOON) as journal:
             stored = await journal.add_outcome(WON)
-            assert stored == {**WON, "outcome_id": stored["outcome_id"], "received_at": NOON}
-            assert await journal.add_outcome({**WON, "closed_at": elsewhere, "sent_by": "key-2"}) == "already"
+            assert stored.row == {**WON, "outcome_id": stored.row["outcome_id"], "received_at": NOON}
+            again = await journal.add_outcome({**WON, "closed_at": elsewhere, "sent_by": "key-2"})
+            assert again == Stored({k: v for k, v in stored.row.items() if k != "sent_by"}, is_new=False)
             for other in ({"deal_id": "D-2"}, {"outcome": "lost"}, {"closed_at": None}):
-                assert await journal.add_outcome({**WON, **other}) != "already"
+                assert (await journal.add_outcome({**WON, **other})).is_new
 
             named = {**WON, "outcome_id": "crm-7"}
-            assert await journal.add_outcome(named) == {**named, "received_at": NOON}
-            assert await journal.add_outcome(named) == "already"
+            assert await journal.add_outcome(named) == Stored({**named, "received_at": NOON}, is_new=True)
+            assert not (await journal.add_outcome(named)).is_new
             with pytest.raises(
                 RecordDiffers, match=r"^outcome_id names another record already\. Send a corr"
             ):
@@ -256,12 +257,13 @@ def test_an_override_told_again_is_one_override(url: str) -> None:
     async def go() -> None:
         async with opened(url, "background", clock=lambda: NOON) as journal:
             stored = await journal.add_override({**NO, "recommendation_id": "r-1"})
-            assert stored["received_at"] == NOON
-            assert await journal.add_override({**NO, "recommendation_id": "r-1"}) == "already"
-            assert await journal.add_override(NO) != "already"
-            assert await journal.add_override({**NO, "reason": "Łódź, 'quoted'"}) != "already"
+            assert (stored.is_new, stored.row["received_at"]) == (True, NOON)
+            again = await journal.add_override({**NO, "recommendation_id": "r-1"})
+            assert (again.is_new, again.row["override_id"]) == (False, stored.row["override_id"])
+            assert (await journal.add_override(NO)).is_new
+            assert (await journal.add_override({**NO, "reason": "Łódź, 'quoted'"})).is_new
             named = {**NO, "override_id": "o-1"}
-            assert (await journal.add_override(named)) == {
+            assert (await journal.add_override(named)).row == {
                 **named,
                 "recommendation_id": None,
                 "received_at": NOON,
@@ -277,7 +279,8 @@ def test_the_same_outcome_from_many_at_once_is_stored_for_one(url: str) -> None:
     async def go() -> None:
         async with opened(url, "strict") as journal:
             told = await asyncio.gather(*(journal.add_outcome(WON) for _ in range(8)))
-            assert sum(each == "already" for each in told) == 7
+            assert sum(each.is_new for each in told) == 1
+            assert len({each.row["outcome_id"] for each in told}) == 1
 
     asyncio.run(go())
 
@@ -345,7 +348,6 @@ def test_now_is_in_utc(sqlite_url: str) -> None:
     async def go() -> None:
         async with opened(sqlite_url, "off") as journal:
             stored = await journal.add_outcome(WON)
-            assert stored != "already"
-            assert abs(stored["received_at"] - datetime.now(UTC)) < timedelta(minutes=1)
+            assert abs(stored.row["received_at"] - datetime.now(UTC)) < timedelta(minutes=1)
 
     asyncio.run(go())

@@ -126,7 +126,7 @@ def test_a_loss_is_said_and_ends(
             await asked.ask()
             await eventually(lambda: journal.lag()[0] == 0)
             assert journal.unjournaled() == before
-            assert await journal.add_outcome(WON) != "already"
+            assert (await journal.add_outcome(WON)).is_new
         finally:
             outage.give_back()
             await journal.close()
@@ -267,7 +267,7 @@ def test_the_engine_for_everybody_survives_a_restart(postgres: Postgres) -> None
         await journal.add_outcome(WON)
         postgres.stop()
         postgres.start()
-        assert await journal.add_outcome(WON) == "already"
+        assert not (await journal.add_outcome(WON)).is_new
         await journal.close()
 
     asyncio.run(go())
