@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -191,6 +192,7 @@ class Desk:
         self.builder, self.refresh_seconds = builder, refresh_seconds
         self.is_loaded = False
         self._said = ""
+        self._failures: set[str] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="builder")
 
     async def run(self, path: Path) -> None:
@@ -219,14 +221,25 @@ class Desk:
         """Do work in the builder's thread; what goes wrong is told once. The rows stay as they were."""
         try:
             await self._do(work)
-        except UserError as error:
-            self._say(str(error))
-        except DBAPIError as error:
-            self._say(f"The database cannot be used ({type(error).__name__}).")
+        except Exception as error:
+            self._trouble(error)
+            return False
+        self._said = ""
+        return True
+
+    def _trouble(self, error: Exception) -> str:
+        """Put what went wrong into a sentence, and say it: our own faults once, other trouble once a spell."""
+        if isinstance(error, UserError):
+            trouble = str(error)
+        elif isinstance(error, DBAPIError):
+            trouble = f"The database cannot be used ({type(error).__name__})."
         else:
-            self._said = ""
-            return True
-        return False
+            trouble = f"It is a fault of stepin's own: {type(error).__name__} in {_place(error)}."
+            if trouble in self._failures:
+                return trouble
+            self._failures.add(trouble)
+        self._say(trouble)
+        return trouble
 
     def _say(self, trouble: str) -> None:
         if trouble != self._said:
@@ -248,8 +261,8 @@ class Desk:
             return {"trouble": "The CRM tables are being read."}
         try:
             return {"answer": await self._do(self._work, asked)}
-        except DBAPIError as error:
-            return {"trouble": f"The database cannot be used ({type(error).__name__})."}
+        except Exception as error:
+            return {"trouble": self._trouble(error)}
 
     def _work(self, asked: dict[str, Any]) -> Any:
         builder = self.builder
@@ -263,6 +276,14 @@ class Desk:
                 builder.catch_up()
                 return builder.standing(asked["deal_id"])
         return None
+
+
+def _place(error: Exception) -> str:
+    """Where our code failed. The error's own text may hold what was sent: it is left out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if Path(frame.filename).parent.name in ("features", "serving")]
+    frame = (ours or frames)[-1]
+    return f"{Path(frame.filename).parent.name}/{Path(frame.filename).name}:{frame.lineno}"
 
 
 def main() -> int:

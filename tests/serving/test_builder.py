@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,6 +24,7 @@ from features.live import Ledger
 from features.moments import open_deals
 from features.problems import UserError
 from features.schema import read_tables
+from serving.builder import Desk
 from serving.building import building, start_builder
 from serving.deal_form import read_deal_form
 from serving.events import read_events
@@ -356,6 +359,57 @@ def test_a_place_without_tables_is_refused_before_anything_starts(model, tmp_pat
     with pytest.raises(UserError) as refused:
         start_builder(Settings(model, data=str(folder)))
     assert str(refused.value) == sentence.format(folder)
+
+
+class Faulty:
+    """Stands for a builder with a fault of its own: in what it is asked, and once in reading its tables."""
+
+    def __init__(self):
+        self.stale, self.loads = set(), 0
+
+    def load(self):
+        self.loads += 1
+        if self.loads == 1:
+            raise KeyError("pelican")
+
+    def build(self, deals):
+        raise ZeroDivisionError("pelican")
+
+    def catch_up(self):
+        pass
+
+    def standing(self, deal_id):
+        return "closed"
+
+
+def test_a_fault_of_the_builders_own_is_told_once_and_stops_nothing(model, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("serving.builder.RETRY_SECONDS", 0.05)
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # a socket's path is 107 bytes at most
+        settings = Settings(
+            model, database=f"sqlite:///{tmp_path}/stepin.db", builder_socket=Path(place) / "builder"
+        )
+
+        async def ask():
+            desk = asyncio.create_task(Desk(Faulty(), 60.0).run(settings.builder_socket))
+            async with knowing(settings) as knowledge:
+                with pytest.raises(NothingToDecide):
+                    await patiently(knowledge.deal, "D")
+                for _ in range(3):
+                    with pytest.raises(BuilderAway):
+                        await knowledge.build([{"deal_id": "D", "deal": {}}])
+                with pytest.raises(NothingToDecide):
+                    await knowledge.deal("D")
+                assert not desk.done()
+            desk.cancel()
+            await asyncio.gather(desk, return_exceptions=True)
+
+        asyncio.run(ask())
+    said = capfd.readouterr().err.splitlines()
+    assert [re.sub(r":\d+\.$", "", line) for line in said] == [
+        "stepin: facts of known deals cannot be built. It is a fault of stepin's own: "
+        f"{error} in serving/test_builder.py"
+        for error in ("KeyError", "ZeroDivisionError")
+    ]
 
 
 def test_without_a_builder_what_needs_one_is_told_to_come_back(model, tmp_path):
