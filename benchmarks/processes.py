@@ -101,6 +101,7 @@ class Connection:
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self._host = f"host: 127.0.0.1:{port}"
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def post(self, path: str, body: bytes) -> bytes:
@@ -110,13 +111,13 @@ class Connection:
 
     def get(self, path: str) -> bytes:
         """Return the answer's body."""
-        self._socket.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        self._socket.sendall(f"GET {path} HTTP/1.1\r\n{self._host}\r\n\r\n".encode())
         return self.receive()
 
     def send(self, path: str, body: bytes) -> None:
         """Send a JSON body; `receive` its answer before the next."""
         about = f"content-type: application/json\r\ncontent-length: {len(body)}"
-        self._socket.sendall(f"POST {path} HTTP/1.1\r\nhost: x\r\n{about}\r\n\r\n".encode() + body)
+        self._socket.sendall(f"POST {path} HTTP/1.1\r\n{self._host}\r\n{about}\r\n\r\n".encode() + body)
 
     def receive(self) -> bytes:
         """Return the body of the answer; UserError where its status is not 200."""

@@ -17,9 +17,10 @@ from benchmarks.serving import (
     MOST_TIMES_ECHO,
     OURS,
 )
-from benchmarks.words import SERVING
+from benchmarks.words import SERVING, WHERE_ANSWERS_GO
 
 Run = dict[str, Any]
+_MISSED = "missed."
 _HEAD = [
     "server",
     "CPU µs a deal",
@@ -39,7 +40,9 @@ def answers(runs: Sequence[Run]) -> str:
         return ""
     lines = [_line(run, of[ECHO]["cpu_us"]) for run in found]
     size = f"The model has {found[0]['rows']} features."
-    return "\n\n".join([SERVING, size, table(_HEAD, lines), "\n".join(_targets(of))])
+    targets = _targets(of)
+    why = [WHERE_ANSWERS_GO] if any(each.endswith(_MISSED) for each in targets) else []
+    return "\n\n".join([SERVING, size, table(_HEAD, lines), "\n".join(targets), *why])
 
 
 def _line(run: Run, echo_us: float) -> list[str]:
@@ -80,4 +83,4 @@ def _targets(of: dict[str, Run]) -> list[str]:
 
 
 def _verdict(words: str, is_met: bool, target: str) -> str:
-    return f"- {words}; the target of {target} is {'met' if is_met else 'missed'}."
+    return f"- {words}; the target of {target} is {'met.' if is_met else _MISSED}"

@@ -96,6 +96,12 @@ in it. **times the echo**: of the same rounds. **ready**: seconds from the start
 answer. **MiB**: resident memory of the process that answers, and its proportional share (PSS). To run it
 again: `make bench ARGS="--serving"`."""
 
+WHERE_ANSWERS_GO = """Of the time of a single answer three tenths go into the scorecard (every value is
+located, some 70 rows of 200 draws are summed, all later stages), a quarter into reasons, sentences and JSON,
+a quarter into reading, HTTP and the door, a fifth into journal and log; of a deal in a batch a third goes
+into sentences and a sixth into the scorecard. It is Python nearly everywhere: no single part would bring it
+to the target."""
+
 # Why, where a row needs it: (world, rows) -> words.
 NOTES: dict[tuple[str, int], str] = {
     ("ibm", 5_000): (

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import page, serving
+from benchmarks import page, serving, words
 from benchmarks.processes import Connection, free_port, running
 from features import UserError
 from training import model_folder
@@ -161,6 +161,7 @@ def test_the_page_says_of_each_target_whether_it_is_met(ours_us, start, deals, v
     text = page.write(runs)
     said = [each.rstrip(".").split()[-1] for each in text.splitlines() if "; the target of " in each]
     assert said == verdicts
+    assert (words.WHERE_ANSWERS_GO in text) == ("missed" in verdicts)
     assert f"An answer costs {ours_us / 50:.1f} times the echo" in text
     assert f"In requests of 1,000 a core answers {deals:,} deals a second" in text
 
