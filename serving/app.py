@@ -111,7 +111,7 @@ def _lifespan(service: Service, logs: Logs) -> Callable[[FastAPI], Any]:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        told = _Told(logs)
+        told = _Told(logs, service.metrics)
         logging.getLogger("stepin").addHandler(told)
         follows = [
             asyncio.create_task(service.slot.follow()),
@@ -132,11 +132,17 @@ def _lifespan(service: Service, logs: Logs) -> Callable[[FastAPI], Any]:
 
 
 class _Told(logging.Handler):
-    """What our own parts say by the standard way (the journal, when it is lost) becomes a line of the log."""
+    """What our own parts say by the standard way becomes a line of the log.
 
-    def __init__(self, logs: Logs) -> None:
+    What bears a kind (the journal, when it is lost, and when it is back) is an event of its own, and counted.
+    """
+
+    def __init__(self, logs: Logs, metrics: Metrics) -> None:
         super().__init__(logging.WARNING)
-        self.logs = logs
+        self.logs, self.metrics = logs, metrics
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.logs.event(record.name.removeprefix("stepin."), sentence=record.getMessage())
+        kind = getattr(record, "kind", None)
+        if kind is not None:
+            self.metrics.event(kind)
+        self.logs.event(kind or record.name.removeprefix("stepin."), sentence=record.getMessage())

@@ -32,7 +32,7 @@ from features.table_database import is_database, read_database
 from serving import frames, ready_rows
 from serving.events import event_of, with_times
 from serving.journal.database import read_url
-from serving.journal.migrate import migrate
+from serving.logs import Logs
 from serving.ready_rows import ReadyRow
 from serving.settings import Settings
 from training import model_folder
@@ -186,10 +186,13 @@ def _ready(rows: LiveRows) -> Iterable[ReadyRow]:
 
 
 class Desk:
-    """Answers the server's processes, one after the other, and keeps the rows fresh between them."""
+    """Answers the server's processes, one after the other, and keeps the rows fresh between them.
 
-    def __init__(self, builder: Builder, refresh_seconds: float) -> None:
-        self.builder, self.refresh_seconds = builder, refresh_seconds
+    Trouble is an event of the log, as the server's own are; without a log it is a sentence on stderr.
+    """
+
+    def __init__(self, builder: Builder, refresh_seconds: float, logs: Logs | None = None) -> None:
+        self.builder, self.refresh_seconds, self.logs = builder, refresh_seconds, logs or Logs(None)
         self.is_loaded = False
         self._said = ""
         self._failures: set[str] = set()
@@ -228,7 +231,7 @@ class Desk:
         return True
 
     def _trouble(self, error: Exception) -> str:
-        """Put what went wrong into a sentence, and say it: our own faults once, other trouble once a spell."""
+        """Put what went wrong into a sentence, and say it: our own faults once, the rest once a spell."""
         if isinstance(error, UserError):
             trouble = str(error)
         elif isinstance(error, DBAPIError):
@@ -244,7 +247,11 @@ class Desk:
     def _say(self, trouble: str) -> None:
         if trouble != self._said:
             self._said = trouble
-            print(f"stepin: facts of known deals cannot be built. {trouble}", file=sys.stderr, flush=True)
+            sentence = f"Facts of known deals cannot be built. {trouble}"
+            if self.logs.is_on:
+                self.logs.event("builder_trouble", sentence=sentence)
+            else:
+                print(f"stepin: {sentence}", file=sys.stderr, flush=True)
 
     async def _do(self, work: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
@@ -292,16 +299,17 @@ def main() -> int:
     settings = Settings.from_environ(os.environ)
     assert settings.builder_socket is not None, "serving.building says where to listen"
     threading.Thread(target=_end_with_parent, args=(settings.builder_socket,), daemon=True).start()
-    database = read_url(settings.database)
-    migrate(database)
     builder = Builder(
-        database.engine(),
+        read_url(
+            settings.database
+        ).engine(),  # never made here: it may be lost, and another must not stand in
         lambda: read_data(settings.data),
         _currency(settings),
         stamp=lambda: stamp_of(settings.data),
     )
     os.umask(0o077)
-    asyncio.run(Desk(builder, 60 * settings.refresh_minutes).run(settings.builder_socket))
+    desk = Desk(builder, 60 * settings.refresh_minutes, Logs.of(settings.log))
+    asyncio.run(desk.run(settings.builder_socket))
     return 0
 
 

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from features.problems import UserError
+from serving.journal.database import read_url
+from serving.journal.migrate import migrate
 from serving.settings import Settings
 from serving.side_process import SideProcess
 
@@ -23,8 +25,9 @@ def building(settings: Settings) -> Iterator[Settings]:
     Raises
     ------
     UserError
-        ``STEPIN_DATA`` names a folder that is not there, or lacks a table. What else is wrong with the tables
-        the builder says on stderr: the server answers without it meanwhile.
+        ``STEPIN_DATA`` names a folder that is not there, or lacks a table; or the database cannot be opened
+        (`migrate`). What else is wrong with the tables the builder says on stderr: the server answers without
+        it meanwhile.
     """
     running = start_builder(settings)
     try:
@@ -34,7 +37,7 @@ def building(settings: Settings) -> Iterator[Settings]:
 
 
 def start_builder(settings: Settings) -> SideProcess:
-    """Start a builder; it may take seconds until it answers.
+    """Bring the database up to date and start a builder; it may take seconds until it answers.
 
     Raises
     ------
@@ -42,6 +45,7 @@ def start_builder(settings: Settings) -> SideProcess:
         As `building`.
     """
     refuse_no_tables(settings.data)
+    migrate(read_url(settings.database))  # here, and not in the builder, which starts again by itself
     place = Path(tempfile.mkdtemp(prefix="stepin-"))  # a socket's path is 107 bytes at most
     told = replace(settings, builder_socket=place / "builder")
     running = SideProcess.start("serving.builder", told, place, RESTART_SECONDS)

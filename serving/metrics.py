@@ -25,7 +25,6 @@ from serving.routes import METHODS, Told
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Upper bounds in seconds."""
 FLUSH_SECONDS = 0.5
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class JournalSeen(Protocol):
@@ -83,7 +82,7 @@ class Metrics:
         self._missing.update(told.missing)
 
     def event(self, kind: str) -> None:
-        """Count something that is no request, by one of our own words: ``swap``, ``successor_refused``."""
+        """Count something that is no request, by one of our own words: ``journal_lost``, say."""
         self._events[kind] = self._events.get(kind, 0) + 1
 
     def serves(self, tag: Mapping[str, Any], role: str = "served") -> None:

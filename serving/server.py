@@ -88,8 +88,6 @@ def _knowing(settings: Settings) -> Iterator[Settings]:
     if not is_from_crm:
         yield settings
         return
-    # The database is brought to the newest version first: the builder reads events from it.
-    migrate(read_url(settings.database))
     with building(settings) as told:
         yield told
 

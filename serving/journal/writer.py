@@ -26,6 +26,8 @@ Fate = Literal["written", "waits", "dropped"]
 """What those who wait for a commit hear: it is done; it may take long; it will never be."""
 Insert = Callable[[Connection, Sequence[Row]], None]
 _log = logging.getLogger("stepin.journal")
+JOURNAL_LOST, JOURNAL_BACK = "journal_lost", "journal_back"
+"""Kinds of what is logged (``record.kind``): for a counter."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,8 @@ class Writer:
     def _lose(self, error: Exception) -> None:
         """Say once that the journal is lost, and let nobody wait for what may take hours."""
         if not self.lost:
-            _log.error("The journal is lost (%s): trying again until it is back.", kind_of(error))
+            told = {"kind": JOURNAL_LOST}
+            _log.error("The journal is lost (%s): trying again until it is back.", kind_of(error), extra=told)
             self.lost = True
         with self._lock:
             waiting = [*self._under_way, *self._queue]
@@ -241,7 +244,8 @@ class Writer:
     def _find(self) -> None:
         if self.lost:
             self.lost = False
-            _log.warning("The journal is back; %d answers wait to be written.", self._n_waiting)
+            told = {"kind": JOURNAL_BACK}
+            _log.warning("The journal is back; %d answers wait to be written.", self._n_waiting, extra=told)
 
     def _drop(self, batch: Sequence[_Waiting], n_rows: int, why: str) -> None:
         """Say that `n_rows` of the batch will never be written; count them where nobody waits to hear it."""

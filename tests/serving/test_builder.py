@@ -406,7 +406,7 @@ def test_a_fault_of_the_builders_own_is_told_once_and_stops_nothing(model, tmp_p
         asyncio.run(ask())
     said = capfd.readouterr().err.splitlines()
     assert [re.sub(r":\d+\.$", "", line) for line in said] == [
-        "stepin: facts of known deals cannot be built. It is a fault of stepin's own: "
+        "stepin: Facts of known deals cannot be built. It is a fault of stepin's own: "
         f"{error} in serving/test_builder.py"
         for error in ("KeyError", "ZeroDivisionError")
     ]
