@@ -21,7 +21,7 @@ from serving.keys import ANONYMOUS, Keys
 from serving.limits import LARGE, Gone, Intake, Rates, caller_of, declared_bytes, drain
 from serving.logs import Logs
 from serving.metrics import Metrics
-from serving.origins import Origins
+from serving.origins import Hosts, Origins
 from serving.problems import MEDIA_TYPE, Busy, Failure, Problem, TooSlow, WrongMediaType
 from serving.routes import (
     BATCH,
@@ -86,6 +86,7 @@ class Door:
         self.most_batch_bytes = int(settings.most_body_kib * 1024)
         self.most_bytes = self.most_batch_bytes // 8
         self.origins = Origins(settings.cors_origins)
+        self.hosts = None if keys is not None and keys.required else Hosts(settings.hosts)
         self._in_flight = 0
         self._prefix, self._numbers = os.urandom(6).hex(), count(1)
 
@@ -120,7 +121,7 @@ class Door:
             if reply is None:
                 self._account(visit, visit.status)
             else:
-                self._account(visit, reply.status, reply.told)
+                self._account(visit, reply.status, None if visit.method == "HEAD" else reply.told)
                 await self._send(visit, reply)
         finally:
             self._in_flight -= 1
@@ -143,6 +144,8 @@ class Door:
 
     async def _answer(self, visit: _Visit) -> HotReply | None:
         """Return the reply, or None if the app has sent its own; raises Problem for every refusal."""
+        if self.hosts is not None:
+            self.hosts.check(visit.headers)
         if self.origins.is_preflight(visit.method, visit.headers):
             return self.origins.preflight(self.routes.allowed(visit.scope))
         declared = declared_bytes(visit.headers)
@@ -200,6 +203,8 @@ class Door:
             return {"type": "http.request", "body": body, "more_body": False}
 
         async def send(message: Message) -> None:
+            if message["type"] == "http.response.body" and visit.method == "HEAD":
+                message = {**message, "body": b""}
             if message["type"] == "http.response.start":
                 visit.has_started, visit.status = True, message["status"]
                 headers = list(message.get("headers", ()))
@@ -209,7 +214,9 @@ class Door:
             await visit.send(message)
 
         visit.scope["stepin.key_id"], visit.scope["stepin.request_id"] = visit.key_id, visit.request_id
-        await self.app(visit.scope, receive, send)
+        # HEAD is answered as GET is, without the body.
+        scope = {**visit.scope, "method": "GET"} if visit.method == "HEAD" else visit.scope
+        await self.app(scope, receive, send)
 
     def _headers_of(self, visit: _Visit) -> list[tuple[bytes, bytes]]:
         """Headers that depend on the request: its id, and leave for a web page that may read the reply."""

@@ -30,6 +30,7 @@ _STATUSES = {
     409: "It contradicts what is on record.",
     413: "The body is too large.",
     415: "The body is not sent as application/json.",
+    421: "It was meant for another host.",
     422: "A field to mend: its name, and what belongs there.",
     429: "Too many requests of this caller; see Retry-After.",
     431: "The head of the request is too large.",
@@ -50,7 +51,7 @@ def of_the_door(method: str, is_open: bool) -> tuple[int, ...]:
     """Return the statuses of refusals that any route of the kind may get."""
     keyed = () if is_open else (401, 403, 429)
     taking = _TAKING if method == "POST" else (400, 408, 413)
-    return (*taking, *keyed, 431, 500, 503)
+    return (*taking, *keyed, 421, 431, 500, 503)
 
 
 def message(model: type[BaseModel]) -> dict[str, Any]:

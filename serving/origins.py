@@ -1,11 +1,13 @@
-"""Pages of other origins: none may ask, but for those that STEPIN_CORS_ORIGINS names."""
+"""Pages of other origins: none may ask, unless STEPIN_CORS_ORIGINS names it; nor under a borrowed name."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from features.problems import UserError
+from serving.problems import Misdirected
 from serving.routes import HotReply
 
 Header = tuple[bytes, bytes]
@@ -51,6 +53,46 @@ class Origins:
         """Answer such a browser for a path that has these methods."""
         allowed = (b"access-control-allow-methods", ", ".join(methods).encode())
         return HotReply(b"", 204, headers=(*_PREFLIGHT, allowed))
+
+
+class Hosts:
+    """The names by which a server that wants no key may be asked.
+
+    A page can let the name of its own site lead to 127.0.0.1 once a browser has loaded it (DNS rebinding):
+    to that browser the server here is then the page's own, and no other origin is involved. But the browser
+    sends the name as Host. Nobody can borrow an address, nor localhost.
+
+    Parameters
+    ----------
+    named : further names, without a port
+    """
+
+    _MOST_KNOWN = 100
+
+    def __init__(self, named: Iterable[str] = ()) -> None:
+        self._named = {name.lower() for name in named}
+        self._known: set[bytes] = set()
+
+    def check(self, sent: Mapping[bytes, bytes]) -> None:
+        """Refuse a request for another name: raises Misdirected. Browsers always send one."""
+        host = sent.get(b"host")
+        if not host or host in self._known:
+            return
+        if not self._is_ours(host.decode("latin-1")):
+            raise Misdirected
+        if len(self._known) < self._MOST_KNOWN:
+            self._known.add(host)
+
+    def _is_ours(self, host: str) -> bool:
+        bracketed, _, _ = host.removeprefix("[").partition("]")
+        name = bracketed if host.startswith("[") else host.partition(":")[0].lower().removesuffix(".")
+        if name in self._named or name == "localhost" or name.endswith(".localhost"):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
 
 
 def _checked(origin: str) -> bytes:

@@ -105,6 +105,20 @@ class ScopeLacking(Problem):
         super().__init__(f"This route needs a key with the scope {scope}; this key has others.")
 
 
+class Misdirected(Problem):
+    """It came for another host: from a page, maybe, that let its own name lead here."""
+
+    status = 421
+    kind = "misdirected"
+    title = "The request was meant for another host"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Without keys this server answers as localhost or by its address only. Name other hosts in "
+            "STEPIN_HOSTS, or let it need keys."
+        )
+
+
 class TooLarge(Problem):
     """More bytes than the route reads."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -101,7 +101,8 @@ class Routes:
 
     Parameters
     ----------
-    routes : several methods of one template may follow each other; a later route replaces an earlier one
+    routes : several methods of one template may follow each other; a later route replaces an earlier one.
+        What answers GET answers HEAD too
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
@@ -111,6 +112,8 @@ class Routes:
         for route in routes:
             templates.setdefault(route.template, {})[route.method] = route
         for template, methods in templates.items():
+            if "GET" in methods:
+                methods["HEAD"] = replace(methods["GET"], method="HEAD")
             if "{" not in template:
                 self._exact[template] = methods
                 continue

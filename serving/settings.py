@@ -79,6 +79,9 @@ class Settings:
         Requests that one worker answers at the same time, 256 by default; more are told to come back.
     ``STEPIN_CORS_ORIGINS``
         Web pages of other origins that may ask, separated by commas; none if left out.
+    ``STEPIN_HOSTS``
+        Names of this server, separated by commas, by which it may be asked without keys; localhost and
+        addresses always are.
     ``STEPIN_LOG``
         ``json`` (the default): a line for each request on stderr; ``off``: none.
     ``STEPIN_METRICS_FOLDER``
@@ -109,6 +112,7 @@ class Settings:
     body_seconds: float = number(0.05, 3600.0, "seconds", 0.8)
     most_in_flight: float = number(1.0, 1e5, "requests", 256.0)
     cors_origins: tuple[str, ...] = words()
+    hosts: tuple[str, ...] = words()
     log: str = choice(("json", "off"), "json")
     metrics_folder: Path | None = place()
 

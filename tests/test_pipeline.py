@@ -207,7 +207,7 @@ def ask(folder, document):
         transport = httpx.ASGITransport(
             create_app(Settings(folder, database=f"sqlite:///{folder.parent / 'stepin.db'}", log="off"))
         )
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             reply = await client.post("/v1/recommendations/batch", json=document)
             assert reply.status_code == 200, reply.text
             return reply.json()["recommendations"]

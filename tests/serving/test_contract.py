@@ -45,10 +45,10 @@ def test_the_running_server_is_as_its_documentation_says(model):
         ),
         *("--checks", ",".join(CHECKS), "--continue-on-failure", "--no-color"),
     ]
-    with running(model, seconds=150) as server:
+    with running(model, seconds=300) as server:
         until_the_builder_is_there(server)
         address = f"http://127.0.0.1:{server.port}/openapi.json"
-        ran = subprocess.run([*command, address], capture_output=True, text=True, timeout=120, check=False)
+        ran = subprocess.run([*command, address], capture_output=True, text=True, timeout=270, check=False)
         assert server.ask("GET", "/readyz")[0] == 200
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
     selected, total = re.search(r"Operations: +(\d+) selected / (\d+) total", ran.stdout).groups()

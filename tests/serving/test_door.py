@@ -86,7 +86,7 @@ class Seen:
     def ask(self, method, path, headers=None, content=None, **more):
         async def go():
             transport = httpx.ASGITransport(self.door, raise_app_exceptions=True, **more)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 return await client.request(method, path, headers=headers or {}, content=content)
 
         return asyncio.run(go())
@@ -262,7 +262,7 @@ def test_only_so_many_requests_are_under_way_but_probes_always_are():
 
     async def ask():
         transport = httpx.ASGITransport(seen.door)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             waiting = [asyncio.create_task(client.get("/wait")) for _ in range(2)]
             await asyncio.sleep(0.05)
             refused, probe = await client.get("/wait"), await client.get("/healthz")
@@ -348,6 +348,45 @@ def test_pages_of_other_origins_are_let_in_only_where_they_are_named():
         assert "authorization" in preflight.headers["access-control-allow-headers"]
         assert ("access-control-allow-origin" in preflight.headers) == (headers is ours)
     assert kind_of(seen.ask("OPTIONS", "/v1/nothing", {**ours, **asking})) == (404, "not-found")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LocalHost:8080",
+        "127.0.0.1:1",
+        "10.1.2.3",
+        "[::1]:8080",
+        "[::1]",
+        "a.localhost",
+        "crm-box:80",
+    ],
+)
+def test_without_keys_addresses_localhost_and_named_hosts_are_asked(host):
+    assert Seen(hosts=("CRM-Box",)).post("/v1/hot", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", "[evil]"],
+)
+def test_a_page_that_lets_its_own_name_lead_here_is_refused(engine, host):
+    """DNS rebinding: to the browser nothing of it is foreign; where keys are needed it has none to send."""
+    seen = Seen()
+    for method, path in (("POST", "/v1/hot"), ("GET", "/v1/model"), ("GET", "/healthz")):
+        response = seen.ask(method, path, {**JSON, "host": host})
+        assert kind_of(response) == (421, "misdirected")
+        assert host not in response.text
+    locked = Seen(keys=Keys(engine, required=True))
+    assert locked.ask("GET", "/healthz", {"host": host}).status_code == 200
+
+
+def test_a_host_that_was_let_in_lets_in_no_other():
+    seen = Seen()
+    assert [
+        seen.ask("GET", "/healthz", {"host": host}).status_code for host in ("localhost", "evil", "localhost")
+    ] == [200, 421, 200]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Events and deals by value: what is read of them, and what is refused in which words."""
 
+import re
 import warnings
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import orjson
 import pytest
@@ -26,6 +28,7 @@ from serving.events import (
     read_events,
     with_times,
 )
+from serving.form_bodies import MOST_FORMS
 from serving.problems import InvalidRequest, NotJson, Problem
 
 NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -88,6 +91,19 @@ EVENTS = [
     of_kind("outcome", outcome="open"),
     of_kind("activity", activity={"by": "vendor", "kind": "call"}),
 ]
+
+
+def test_the_documentation_names_the_kinds_of_events_and_their_fields():
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    inner = {"involvement": INVOLVEMENT, "activity": ACTIVITY}
+    told = {}
+    for kind in KINDS:
+        [fields] = re.findall(rf"^\| `{kind}` \|[^|]*\|(.*)\|$", page, re.M)
+        told[kind] = set(re.findall(r"`(\w+)`", fields))
+    assert told == {kind: {*CONTENT[kind], *inner.get(kind, ())} for kind in KINDS}
+    [common] = re.findall(r"Each has (.*), and by its kind:", page)
+    assert tuple(re.findall(r"`(\w+)`", common)) == COMMON
+    assert f"Up to {MOST_FORMS} such deals go in one batch" in page
 
 
 @pytest.mark.parametrize("sent", EVENTS, ids=lambda sent: sent["kind"])

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving.journal.writer import JOURNAL_BACK, JOURNAL_LOST
 from serving.metrics import BUCKETS, Metrics
 from serving.routes import Told
+from serving.slot import EVENTS
 
 WORKER = """
 import sys
@@ -102,6 +104,12 @@ def test_the_documentation_names_every_metric_and_no_other():
     names = {each.name + "_total" * (each.type == "counter") for each in families}
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     assert set(re.findall(r"`(stepin_[a-z_]+)`", page)) == names
+
+
+def test_the_documentation_names_every_kind_of_event():
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    [row] = re.findall(r"^\| `stepin_events_total` \|(.*)$", page, re.M)
+    assert set(re.findall(r"`(\w+)`", row)) == {*EVENTS, JOURNAL_LOST, JOURNAL_BACK}
 
 
 def test_a_lost_journal_is_down_and_nothing_counted_is_nothing():
