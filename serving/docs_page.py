@@ -11,8 +11,6 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
 PAGE = Path(__file__).with_name("docs_page.html")
-REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
-"""What a browser lets the model's report do: it is one file, with its styles and pictures inside."""
 
 
 def install(app: FastAPI) -> None:

@@ -160,6 +160,11 @@ class Knowledge:
             "events": [_status(each, before.get(each.event.event_id), fates) for each in told],
         }
 
+    async def refuse_while_unread(self) -> None:
+        """Tell no deals from deals not read yet: raises BuilderAway while the CRM is, or cannot be, read."""
+        if self.has_builder:
+            await self._ask({"do": "greet"}, LOOK_SECONDS)
+
     async def close(self) -> None:
         """Let go of the builder."""
         if self._builder is not None:

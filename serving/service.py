@@ -127,6 +127,8 @@ class Service:
         if not held.model.is_from_crm:
             raise NotFromCrm
         page = await self.todo.page(held, wanted)
+        if page.total == 0:
+            await self.knowledge.refuse_while_unread()
         await self._record(asked, page.served, page.shadows)
         return HotReply(page.body, told=_told(held, page.served))
 
@@ -198,6 +200,9 @@ class Service:
     async def _record(
         self, asked: HotRequest, served: Sequence[Answered], shadows: Sequence[Answered]
     ) -> None:
+        """Record what is answered; to HEAD it is not, for nobody gets it."""
+        if asked.method == "HEAD":
+            return
         rows = [each.record for each in (*served, *shadows)]
         for row in rows:
             row["asked_by"] = asked.key_id

@@ -171,7 +171,8 @@ class Page:
     """One page, and the answers on it, which are to be journaled before it leaves."""
 
     body: bytes
-    deals: list[Known]
+    total: int
+    """Deals on all pages."""
     served: list[Answered]
     shadows: list[Answered]
 
@@ -205,12 +206,12 @@ class TodoList:
         keys = current.view(wanted.sort, wanted.advice)
         start = 0 if wanted.after is None else bisect_right(keys, wanted.after)
         chosen = keys[start : start + wanted.limit]
-        known, answered = await self._read(self._answered, held, [deal_id for _, deal_id in chosen])
+        answered = await self._read(self._answered, held, [deal_id for _, deal_id in chosen])
         follows = wanted.cursor(chosen[-1]) if start + len(chosen) < len(keys) else None
         served = [each for each, _ in answered]
         return Page(
             body=_body(served, follows, len(keys), self._told_capacity(current, held)),
-            deals=known,
+            total=len(keys),
             served=served,
             shadows=[shadow for _, shadow in answered if shadow is not None],
         )
@@ -265,16 +266,14 @@ class TodoList:
         answers = held.recommender.answer_many([each.asked(features) for each in known], self._clock())
         return {each.deal_id: _of(each.deal_id, answer) for each, answer in zip(known, answers, strict=True)}
 
-    def _answered(
-        self, held: Held, deal_ids: Sequence[str]
-    ) -> tuple[list[Known], list[tuple[Answered, Answered | None]]]:
+    def _answered(self, held: Held, deal_ids: Sequence[str]) -> list[tuple[Answered, Answered | None]]:
         """Answer deals that are still open, from their facts of this moment."""
         with self._journal.engine.connect() as connection:
             found = [ready_rows.find(connection, deal_id) for deal_id in deal_ids]
         known = [Known(row.deal_id, row.facts, row.as_of) for row in found if row and row.facts is not None]
         more = {"shadow_price": self.shadow_price(held)}
         features, now = held.model.scorecard.features, self._clock()
-        return known, [held.answer(deal.asked(features), now, extra=more) for deal in known]
+        return [held.answer(deal.asked(features), now, extra=more) for deal in known]
 
     def _told_capacity(self, current: _List, held: Held) -> dict[str, Any] | None:
         capacity = current.capacity

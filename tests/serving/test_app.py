@@ -1,3 +1,8 @@
+import re
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
+
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -5,6 +10,7 @@ from serving import messages
 from serving.api import OPERATIONS, operations_of
 from serving.messages import ProblemDetails
 from serving.openapi import of_the_door
+from serving.ready_rows import ReadyRow, put
 from serving.recommend import Recommender
 from serving.routes import OPEN, RECORDED
 
@@ -20,6 +26,7 @@ DEAL: dict = {
     },
 }
 PROBLEM = "application/problem+json"
+NOW = datetime(2025, 6, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +237,42 @@ def test_the_frameworks_own_errors_take_the_same_form(client, method, path, head
     assert (told.type, told.status, told.detail) == (f"urn:stepin:problem:{kind}", status, detail)
     assert told.errors == []
     assert response.headers.get("allow") == ("POST" if status == 405 else None)
+
+
+def test_no_deals_are_told_from_deals_that_are_not_read_yet(model, make_client, tmp_path):
+    """At the start the list would be empty, and say that there is nothing to do."""
+    nobody = make_client(model).get("/v1/recommendations")
+    assert (nobody.status_code, nobody.json()["total"]) == (200, 0)
+    unread = make_client(model, builder_socket=tmp_path / "starting").get("/v1/recommendations")
+    assert (unread.status_code, unread.json()["type"]) == (503, "urn:stepin:problem:builder-away")
+
+
+def test_a_head_is_answered_as_a_get_without_its_body_and_recorded_nowhere(model, make_client, tmp_path):
+    client = make_client(model, journal="strict")
+    for path in (
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/docs",
+        "/openapi.json",
+        "/v1/model",
+        "/v1/model/report",
+    ):
+        got, head = client.get(path), client.ask("HEAD", path)
+        assert (head.status_code, head.content) == (200, b""), path
+        assert head.headers["content-type"] == got.headers["content-type"]
+    known = ReadyRow("D-1", NOW, "propose", "P", "C", 9.0, {"stage": "propose", "amount": 9.0})
+    put(client.app.service.journal.engine, [known], (), NOW)
+    asked = ("/v1/deals/D-1/recommendation", "/v1/recommendations")
+    for method, recorded in (("HEAD", 0), ("GET", 2)):
+        for path in asked:
+            assert client.ask(method, path).status_code == 200
+        with closing(sqlite3.connect(tmp_path / "stepin.db")) as journal:
+            assert journal.execute("SELECT count(*) FROM answers").fetchone() == (recorded,)
+        advised = re.findall(r"^stepin_advice_total\{.*\} (\d+)", client.get("/metrics").text, re.M)
+        assert sum(map(int, advised)) == recorded
+    assert client.ask("HEAD", "/v1/recommendations/batch").headers["allow"] == "POST"
+    assert client.ask("DELETE", "/v1/model").headers["allow"] == "GET, HEAD"
 
 
 def test_a_failure_of_ours_is_told_without_its_innards(client, monkeypatch):
