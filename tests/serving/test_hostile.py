@@ -45,7 +45,7 @@ class Hostile:
 
 
 def head(method: str, path: str, *headers: str) -> bytes:
-    lines = (f"{method} {path} HTTP/1.1", "host: stepin", *headers)
+    lines = (f"{method} {path} HTTP/1.1", "host: localhost", *headers)
     return "\r\n".join((*lines, "", "")).encode("utf-8", "surrogateescape")
 
 
@@ -562,7 +562,7 @@ def test_a_caller_that_sends_100_megabytes_before_it_reads_still_gets_its_answer
     code = """
 import socket, sys
 with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) as connection:
-    connection.sendall(b"POST /v1/recommendations HTTP/1.1\\r\\nhost: x\\r\\n"
+    connection.sendall(b"POST /v1/recommendations HTTP/1.1\\r\\nhost: localhost\\r\\n"
                        b"content-type: application/json\\r\\ncontent-length: 100000000\\r\\n\\r\\n")
     for _ in range(100):
         connection.sendall(b" " * 1_000_000)

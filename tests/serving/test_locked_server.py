@@ -157,7 +157,7 @@ def test_what_was_taken_is_finished_and_told_when_the_server_is_stopped(model, t
     with server.running() as process:
         with socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS) as connection:
             connection.sendall(
-                b"POST /v1/recommendations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"POST /v1/recommendations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
                 b"content-length: %d\r\n\r\n" % len(body)
             )
             connection.sendall(body[:5])

@@ -55,7 +55,7 @@ async def load_outcomes(url: str, n: int) -> None:
         outcome = {"deal_id": f"D-{number}", "outcome": "won", "sent_by": "loader"}
         told = await asyncio.gather(journal.add_outcome(outcome), journal.add_outcome(outcome))
         told.append(await journal.add_outcome(outcome))
-        tell(f"stored {sum(each != 'already' for each in told)}")
+        tell(f"stored {sum(each.is_new for each in told)}")
     await journal.close()
     tell("end 0")
 
