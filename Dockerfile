@@ -22,10 +22,10 @@ RUN /opt/stepin/bin/python -m pip install --no-cache-dir --no-deps --no-build-is
 FROM python:3.11-slim
 COPY --from=build /opt/stepin /opt/stepin
 ENV PATH=/opt/stepin/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-RUN useradd --system --uid 10001 --create-home --home-dir /work stepin
+RUN useradd --system --uid 10001 --create-home --home-dir /srv/stepin stepin
 # The working folder holds stepin.db and MLflow's store, unless STEPIN_DATABASE and MLFLOW_TRACKING_URI say else.
-WORKDIR /work
-VOLUME /work
+WORKDIR /srv/stepin
+VOLUME /srv/stepin
 USER 10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM

@@ -158,8 +158,8 @@ def test_the_commands_in_the_comments_are_ones_that_stepin_has(file):
 def test_the_models_place_is_mounted():
     mounts = [volume.split(":")[1] for volume in compose()["services"]["stepin"]["volumes"]]
     assert json.loads(of("CMD")[0])[1] in mounts
-    assert of("VOLUME") == of("WORKDIR")[-1:] == ["/work"]
-    assert "/work" in mounts
+    assert of("VOLUME") == of("WORKDIR")[-1:] == ["/srv/stepin"]
+    assert "/srv/stepin" in mounts
 
 
 def test_every_variable_is_one_that_the_server_reads_and_its_default_is_accepted():
