@@ -28,6 +28,7 @@ from serving.slot import ModelSlot
 from serving.todo import refuse_capacity_without_hours
 
 Clock = Callable[[], datetime]
+CTRL_C = frozenset({signal.SIGINT})
 
 
 def now() -> datetime:
@@ -74,6 +75,7 @@ def app_from_environ() -> Application:
     A worker whose parent is gone ends as if it were told to: else it would keep the port, and answer without
     anything beside it, unnoticed.
     """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, CTRL_C)  # held back by `serving.server` while we were imported
     settings = Settings.from_environ(os.environ)
     threading.Thread(target=_end_with_parent, args=(settings,), name="stepin-parent", daemon=True).start()
     return create_app(settings)

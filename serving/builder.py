@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import threading
 import time
@@ -295,7 +294,6 @@ def _place(error: Exception) -> str:
 
 def main() -> int:
     """Build until the standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the server, which then ends this one
     settings = Settings.from_environ(os.environ)
     assert settings.builder_socket is not None, "serving.building says where to listen"
     threading.Thread(target=_end_with_parent, args=(settings.builder_socket,), daemon=True).start()

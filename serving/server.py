@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from features.problems import UserError
-from serving.app import create_app
+from serving.app import CTRL_C, create_app
 from serving.building import building
 from serving.follow import following
 from serving.journal.database import read_url
@@ -76,6 +77,21 @@ class _Announced(uvicorn.Server):
         self.should_exit = True
 
 
+class _Workers(Multiprocess):
+    """Worker processes, which hold Ctrl+C back until they can end by it in good order.
+
+    It reaches all processes of a terminal at once: in the midst of an import it would end in a traceback.
+    """
+
+    def init_processes(self) -> None:
+        resource_tracker.ensure_running()  # its start would let the signal through again
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, CTRL_C)
+        try:
+            super().init_processes()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @contextmanager
 def _knowing(settings: Settings) -> Iterator[Settings]:
     """Start the process that builds facts, where the model can be asked by CRM fields."""
@@ -108,7 +124,7 @@ def _serve_in_workers(settings: Settings, host: str, port: int, workers: int) ->
         _prepare_database(shared, host)
         with _environment(shared):
             config = _config("serving.app:app_from_environ", factory=True, workers=workers)
-            supervisor = Multiprocess(config, sockets=[sock])
+            supervisor = _Workers(config, sockets=[sock])
             _say(_ready_line(tag, host, sock))  # the address is taken: early callers wait, and are answered
             supervisor.run()
 

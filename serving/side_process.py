@@ -82,9 +82,9 @@ class SideProcess:
 
 
 def _run(module: str, environ: dict[str, str], stdout: int) -> subprocess.Popen[bytes]:
-    """A process that ends when this one does: its standard input ends then."""
+    """A process that ends when this one does: its standard input ends then. Ctrl+C is for this one alone."""
     command = [sys.executable, "-P", "-m", module]
-    return subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=stdout)
+    return subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=stdout, process_group=0)
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -151,7 +150,6 @@ def _former(path: Path) -> Pointer | None:
 
 def main() -> int:
     """Watch until the standard input ends; status 1 where the served model was refused at first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the server, which then ends this one
     for name, text in _IMPATIENT.items():
         os.environ.setdefault(name, text)
     settings = Settings.from_environ(os.environ)

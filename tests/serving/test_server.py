@@ -89,6 +89,22 @@ def test_a_server_says_where_it_is_answers_and_ends_when_told(model, workers, st
         assert time.monotonic() - start < 10
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_while_it_starts_ends_it_without_a_traceback(model, workers):
+    """A terminal sends it to all processes at once, whatever they are importing."""
+    for seconds in (0.0, 0.4):
+        with running(model, workers) as (process, line):
+            assert line.startswith("stepin serves")
+            time.sleep(seconds)
+            os.killpg(process.pid, signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=SECONDS)
+            assert (process.returncode, stdout, stderr) == (0, "ended\n", "")
+            until = time.monotonic() + SECONDS / 2
+            while of_session(process.pid):
+                assert time.monotonic() < until
+                time.sleep(0.05)
+
+
 def of_session(session):
     """The processes of a session that still run."""
     found = []
