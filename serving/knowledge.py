@@ -29,6 +29,7 @@ from training.basis import BOOLEAN, CATEGORY, NUMBER, Feature
 APPLY_SECONDS = 5.0
 """How long POST /v1/events waits until the next answer knows."""
 BUILD_SECONDS = 30.0
+FORMS_AT_ONCE = 50
 LOOK_SECONDS = 2.0
 _TRUE, _FALSE = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0"})
 
@@ -124,8 +125,10 @@ class Knowledge:
         BuilderAway
             The builder does not answer.
         """
-        # One by one: the builder answers others in between.
-        built = [(await self._ask({"do": "build", "deals": [form]}, BUILD_SECONDS))[0] for form in forms]
+        built: list[dict[str, Any]] = []
+        for start in range(0, len(forms), FORMS_AT_ONCE):  # the builder answers others in between
+            some = list(forms[start : start + FORMS_AT_ONCE])
+            built += await self._ask({"do": "build", "deals": some}, BUILD_SECONDS)
         for each in built:
             if "contradiction" in each:
                 raise Contradiction(each["contradiction"])
